@@ -1,0 +1,90 @@
+"""The errors that query functions raise; each class has a stable `code`, and says nothing of HTTP."""
+
+
+class DbError(Exception):
+    """Base of what the data layer refuses. `code` is stable and documented; `detail` is for people."""
+
+    code = "db_error"
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail or self.code)
+        self.detail = detail
+
+
+class NotFound(DbError):
+    """No such row, or it belongs to another account (the two are not told apart)."""
+
+    code = "not_found"
+
+
+class Conflict(DbError):
+    """The row is in a state from which the asked move does not exist."""
+
+    code = "conflict"
+
+
+class Unavailable(DbError):
+    """Postgres cannot be reached, gave up on a statement or dropped the connection: try the transaction again.
+
+    After a lost connection at COMMIT it is not known whether the transaction happened.
+    """
+
+    code = "database_unavailable"
+
+
+class EmptyJob(DbError):
+    code = "empty_job"
+
+
+class TooManyItems(DbError):
+    code = "too_many_items"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"A job holds at most {limit} items.")
+        self.limit = limit
+
+
+class LeaseLost(DbError):
+    """The chunk is no longer leased by this (owner, fence): roll back, write nothing."""
+
+    code = "lease_lost"
+
+
+class InFlight(DbError):
+    """Another transaction holds this idempotency key right now."""
+
+    code = "idempotency_in_flight"
+
+
+class BadKey(DbError):
+    """The presented API key is malformed, unknown, expired or revoked (`reason` for the log only)."""
+
+    code = "invalid_key"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("The API key is not valid.")
+        self.reason = reason
+
+
+class NoOpenBucket(DbError):
+    """No bucket with partitions is open for new items; maintenance opens them."""
+
+    code = "no_open_bucket"
+
+
+class BlobError(DbError):
+    """Base of what the blob store refuses."""
+
+    code = "blob_error"
+
+
+class BlobMissing(BlobError):
+    code = "blob_missing"
+
+
+class BlobTooLarge(BlobError):
+    code = "blob_too_large"
+
+
+class BadBlobKey(BlobError):
+    code = "bad_blob_key"

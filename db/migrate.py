@@ -1,0 +1,79 @@
+"""Brings a database to the newest schema and gives the roles their passwords. Run by `tagmill migrate`."""
+
+from importlib.resources import files
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from psycopg import sql
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
+
+from db.locks import lock_key
+from db.session import API_ROLE, WORKER_ROLE, psycopg_url
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(files("migrations")))
+    return config
+
+
+def head() -> str:
+    """The newest revision that this code knows."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    assert revision is not None
+    return revision
+
+
+def current(session: Session) -> str | None:
+    """The revision that the database is at, or None when it was never migrated."""
+    if session.scalar(text("SELECT to_regclass('alembic_version')")) is None:
+        return None
+    return session.scalar(text("SELECT version_num FROM alembic_version"))
+
+
+def upgrade(
+    url: str, *, api_password: str | None = None, worker_password: str | None = None, revision: str = "head"
+) -> None:
+    """Migrate as the owner; two at once wait for each other. With passwords, the roles become logins."""
+    engine = create_engine(psycopg_url(url), poolclass=NullPool, connect_args={"options": "-c lock_timeout=10000"})
+    try:
+        with engine.connect() as lock, engine.connect() as connection:
+            lock.execute(text("SELECT pg_advisory_lock(:key)"), {"key": lock_key("tagmill.migrate")})
+            config = _config()
+            config.attributes["connection"] = connection
+            MigrationContext.configure(connection)._ensure_version_table()
+            connection.commit()
+            command.upgrade(config, revision)
+            connection.commit()
+            for role, password in ((API_ROLE, api_password), (WORKER_ROLE, worker_password)):
+                if password is not None:
+                    _let_login(connection, role, password)
+            connection.commit()
+            lock.rollback()
+    finally:
+        engine.dispose()
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Migrate back to a revision ('base' for none)."""
+    engine = create_engine(psycopg_url(url), poolclass=NullPool, connect_args={"options": "-c lock_timeout=10000"})
+    try:
+        with engine.connect() as connection:
+            config = _config()
+            config.attributes["connection"] = connection
+            command.downgrade(config, revision)
+            connection.commit()
+    finally:
+        engine.dispose()
+
+
+def _let_login(connection: Connection, role: str, password: str) -> None:
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    statement = sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(role), sql.Literal(password))
+    driver.execute(statement)

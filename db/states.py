@@ -1,0 +1,44 @@
+"""The states of jobs and chunks, and who moves a row from one to the next. Pure: no I/O, no clock.
+
+job     accepted → running   the claim of its first chunk (`chunks.claim`)
+        running  → finished  the finaliser, when every item has its outcome (`jobs.finish`); any maintenance
+                             process can do it, so its death only delays
+        accepted, running → cancelled   the client (`jobs.cancel`); the finaliser then writes the outcome
+                             `cancelled` for what was never reached and sets `settled_at`
+        finished, cancelled → running   the client's retry of failed items (`jobs.retry`), a new round
+chunk   ready  → leased      `chunks.claim`; the attempt and the fence are counted there, so a crash cannot skip it
+        leased → done        its owner, by compare-and-set on (owner, fence)
+        leased → ready       its owner at a graceful stop (`chunks.release`), or the reaper, when the lease ran out
+                             or the owner's heartbeat stopped
+        ready  → done        the finaliser, for a cancelled job
+"""
+
+from typing import Final
+
+JOB_STATES: Final = ("accepted", "running", "finished", "cancelled")
+CHUNK_STATES: Final = ("ready", "leased", "done")
+STAGES: Final = ("ingest", "infer")
+LANES: Final = ("interactive", "bulk")
+OUTCOMES: Final = ("done", "failed", "cancelled")
+ANALYSES: Final = ("tags", "moderation")
+MODEL_STATES: Final = ("candidate", "active", "retired")
+VERDICTS: Final = ("approve", "review", "reject")
+
+JOB_MOVES: Final = frozenset(
+    {
+        ("accepted", "running"),
+        ("running", "finished"),
+        ("accepted", "cancelled"),
+        ("running", "cancelled"),
+        ("finished", "running"),
+        ("cancelled", "running"),
+    }
+)
+CHUNK_MOVES: Final = frozenset(
+    {("ready", "leased"), ("leased", "done"), ("leased", "ready"), ("ready", "done")}
+)
+OPEN_JOB_STATES: Final = ("accepted", "running")
+
+MAX_ATTEMPTS: Final = 3
+"""Claims without an end after which a chunk is bisected; halves start one short of it, so that one poison item
+among 512 is alone after 3 + 9 claims."""
