@@ -1,7 +1,7 @@
 """Launcher that ties a server process to the life of the process that started it; starts nothing by itself.
 
 Run as a script: ``python -I -S leash.py SIGNAL PARENT_PID MAP|PLAIN PROGRAM ARG…``. It asks the kernel to
-send SIGNAL when the parent dies, optionally makes root appear as nobody (user namespace), and becomes PROGRAM.
+send SIGNAL when the parent dies, optionally makes root appear as nobody (a user namespace), and becomes it.
 """
 
 import ctypes

@@ -24,8 +24,8 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Start ``command`` (absolute path first) in a session of its own; the kernel signals it when we die.
 
-    Its own session keeps the terminal's Ctrl-C away from it: whoever started it decides when it stops. Call it from
-    a thread that lives as long as the child should: Linux counts the thread, not the process, as parent.
+    Its own session keeps the terminal's Ctrl-C away: whoever started it decides when it stops. Call it from a
+    thread that lives as long as the child should: Linux counts the thread, not the process, as parent.
     """
     argv = [sys.executable, "-I", "-S", str(_LEASH), str(int(on_parent_death)), str(os.getpid())]
     argv += ["MAP" if as_nobody else "PLAIN", *(str(part) for part in command)]

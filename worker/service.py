@@ -128,6 +128,13 @@ class Service:
             self._child.wait()
             self._child = None
 
+    def abandon(self) -> None:
+        """Give the folder free and leave the server running, as if this process had died (for tests)."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+        self._child = None
+
     def __enter__(self) -> Self:
         return self.start()
 

@@ -1,0 +1,179 @@
+"""The embedded servers start, keep their data, are private, and never outlive or obstruct their owner."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+
+from worker import leashed
+from worker.embedded import EmbeddedPostgres, EmbeddedValkey
+from worker.service import Service, ServiceError
+
+
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    with EmbeddedPostgres(tmp_path / "pg", settings={"fsync": "off"}) as server:
+        yield server
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[EmbeddedValkey]:
+    with EmbeddedValkey(tmp_path / "vk") as server:
+        yield server
+
+
+def test_postgres_knows_unicode_and_has_pgvector(postgres: EmbeddedPostgres) -> None:
+    with psycopg.connect(postgres.url) as connection:
+        row = connection.execute(
+            "SELECT current_database(), upper('ärmel'), current_setting('server_encoding')"
+        )
+        assert row.fetchone() == ("tagmill", "ÄRMEL", "UTF8")
+        assert connection.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'vector'").fetchone()
+
+
+def test_postgres_asks_for_its_password(postgres: EmbeddedPostgres) -> None:
+    with pytest.raises(psycopg.OperationalError, match="password"):
+        psycopg.connect(postgres.url.replace(postgres.password, "guess"))
+    with psycopg.connect(postgres.url) as connection:
+        row = connection.execute("SELECT rolpassword FROM pg_authid WHERE rolname = 'tagmill'").fetchone()
+    assert row is not None
+    assert row[0].startswith("SCRAM-SHA-256$")
+
+
+def test_postgres_listens_on_loopback_only(postgres: EmbeddedPostgres) -> None:
+    with psycopg.connect(postgres.url) as connection:
+        assert connection.execute("SHOW listen_addresses").fetchone() == ("127.0.0.1",)
+        assert connection.execute("SHOW unix_socket_directories").fetchone() == ("",)
+
+
+def test_valkey_asks_for_its_password_and_is_set_for_a_broker(valkey: EmbeddedValkey) -> None:
+    with redis.Redis(port=valkey.port) as stranger, pytest.raises(redis.AuthenticationError):
+        stranger.ping()
+    with redis.Redis.from_url(valkey.url, decode_responses=True) as client:
+        wanted = {
+            "maxmemory-policy": "noeviction",
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "bind": "127.0.0.1",
+        }
+        assert client.config_get(*wanted) == wanted
+
+
+def test_secrets_are_readable_by_their_owner_only(postgres: EmbeddedPostgres, valkey: EmbeddedValkey) -> None:
+    for secret in (postgres.password_path, valkey.password_path, valkey.data_dir / "valkey.conf"):
+        assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    for server in (postgres, valkey):
+        assert server.password not in (leashed.command_line(server.pid or 0) or server.password)
+
+
+def test_data_and_port_survive_a_stop_and_a_kill(postgres: EmbeddedPostgres, valkey: EmbeddedValkey) -> None:
+    ports = postgres.port, valkey.port
+    with psycopg.connect(postgres.url) as connection:
+        connection.execute("CREATE TABLE t AS SELECT 7 AS n")
+    with redis.Redis.from_url(valkey.url) as client:
+        client.set("n", 7)
+        client.execute_command("WAITAOF", 1, 0, 2000)
+    for end in (Service.stop, Service.kill):
+        for server in (postgres, valkey):
+            end(server)
+            assert not server.running
+            server.start()
+        assert (postgres.port, valkey.port) == ports
+        with psycopg.connect(postgres.url) as connection:
+            assert connection.execute("SELECT n FROM t").fetchone() == (7,)
+        with redis.Redis.from_url(valkey.url) as client:
+            assert client.get("n") == b"7"
+
+
+def test_a_second_owner_of_the_folder_is_refused(valkey: EmbeddedValkey) -> None:
+    with pytest.raises(ServiceError) as caught:
+        EmbeddedValkey(valkey.data_dir).start()
+    assert caught.value.code == "already_running"
+    assert valkey.running
+
+
+def test_a_taken_port_is_left_to_its_holder(tmp_path: Path, valkey: EmbeddedValkey) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "port").write_text(str(valkey.port))
+    with EmbeddedValkey(tmp_path / "other") as other:
+        assert other.port != valkey.port
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    server = EmbeddedPostgres(tmp_path / "pg", settings={"shared_buffers": "nonsense"})
+    with pytest.raises(ServiceError, match="shared_buffers") as caught:
+        server.start()
+    assert caught.value.code == "start_failed"
+    assert not server.running
+
+
+def test_an_interrupted_initdb_is_not_taken_for_a_cluster(tmp_path: Path) -> None:
+    half = tmp_path / "pg" / "cluster.new"
+    half.mkdir(parents=True)
+    (half / "PG_VERSION").write_text("18\n")
+    with (
+        EmbeddedPostgres(tmp_path / "pg", settings={"fsync": "off"}) as server,
+        psycopg.connect(server.url) as connection,
+    ):
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+_OWNER = textwrap.dedent("""
+    import os, pathlib, signal, sys
+    from worker.embedded import EmbeddedPostgres, EmbeddedValkey
+    folder = pathlib.Path(sys.argv[1])
+    pg = EmbeddedPostgres(folder / "pg", settings={"fsync": "off"}).start()
+    vk = EmbeddedValkey(folder / "vk").start()
+    print(pg.pid, vk.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+""")
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="the kernel tells children of a parent's death on Linux only"
+)
+def test_nothing_survives_a_sigkill_of_the_owner(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", _OWNER, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    for pid in map(int, ended.stdout.split()):
+        assert leashed.wait_gone(pid, 20), leashed.command_line(pid)
+
+
+def test_orphans_are_stopped_at_the_next_start(tmp_path: Path) -> None:
+    """As on a system without parent-death signals: the lock is gone, the servers still run."""
+    first = (
+        EmbeddedPostgres(tmp_path / "pg", settings={"fsync": "off"}).start(),
+        EmbeddedValkey(tmp_path / "vk").start(),
+    )
+    orphans = [server.pid or 0 for server in first]
+    for server in first:
+        server.abandon()
+    second = EmbeddedPostgres(tmp_path / "pg", settings={"fsync": "off"}), EmbeddedValkey(tmp_path / "vk")
+    try:
+        for server, orphan in zip(second, orphans, strict=True):
+            server.start()
+            assert server.pid != orphan
+            assert leashed.command_line(orphan) is None
+    finally:
+        for server in second:
+            server.stop()
+
+
+def test_a_pid_file_that_names_somebody_else_is_no_obstacle(tmp_path: Path) -> None:
+    with EmbeddedPostgres(tmp_path / "pg", settings={"fsync": "off"}) as server:
+        pid_file = server.cluster / "postmaster.pid"
+        lines = pid_file.read_text().splitlines()
+    pid_file.write_text("\n".join([str(os.getppid()), *lines[1:]]) + "\n")
+    with EmbeddedPostgres(tmp_path / "pg", settings={"fsync": "off"}) as server:
+        assert server.running
+    assert leashed.command_line(os.getppid()) is not None
