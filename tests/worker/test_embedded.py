@@ -12,6 +12,8 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from worker import leashed
 from worker.embedded import EmbeddedPostgres, EmbeddedValkey
@@ -55,7 +57,10 @@ def test_postgres_listens_on_loopback_only(postgres: EmbeddedPostgres) -> None:
 
 
 def test_valkey_asks_for_its_password_and_is_set_for_a_broker(valkey: EmbeddedValkey) -> None:
-    with redis.Redis(port=valkey.port) as stranger, pytest.raises(redis.AuthenticationError):
+    with (
+        redis.Redis(port=valkey.port, retry=Retry(NoBackoff(), 0)) as stranger,
+        pytest.raises(redis.AuthenticationError),
+    ):
         stranger.ping()
     with redis.Redis.from_url(valkey.url, decode_responses=True) as client:
         wanted = {
