@@ -2,14 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 import psycopg
 from psycopg import Connection as PsycopgConnection
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
 from sqlalchemy.orm import Session as Session  # also for annotations of callers
 
@@ -17,9 +15,6 @@ from db.errors import Unavailable
 
 API_ROLE = "tagmill_api"
 WORKER_ROLE = "tagmill_worker"
-
-UNAVAILABLE: Final = (OperationalError, InterfaceError, PoolTimeout)
-"""What a call raises when Postgres is away, too slow or out of connections: the caller may try again later."""
 
 
 def psycopg_url(url: str) -> URL:
