@@ -105,7 +105,7 @@ def name_of(rgb: NDArray[np.float64]) -> str:
 def _merged(
     rgb: NDArray[np.float64], share: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Join the two nearest clusters in Lab until all are further apart than `_MERGE_BELOW`. (n, 3), (n,) → fewer."""
+    """Join the two nearest clusters until all are further apart than `_MERGE_BELOW`. (n, 3), (n,) → fewer."""
     rgb, share = rgb.copy(), share.copy()
     while len(share) > 1:
         lab = to_lab(rgb)

@@ -42,11 +42,11 @@ def facts(image: Image.Image, wanted: Collection[str] = ALL_FACTS) -> Facts:
 
 
 def pdq(image: Image.Image) -> tuple[bytes, int]:
-    """(hash, quality) of an RGB picture: a perceptual hash of 256 bits, and how much detail it stands on (0…100).
+    """(hash, quality) of an RGB picture: a perceptual hash of 256 bits, and the detail it stands on (0…100).
 
-    Source: Meta, "The TMK+PDQF video-hashing algorithm and the PDQ image-hashing algorithm" (2019). The hash is in
-    the byte order of the reference's hex text. Two pictures are alike from a Hamming distance of 31 downwards, and
-    a quality below 50 is not to be matched.
+    Source: Meta, "The TMK+PDQF video-hashing algorithm and the PDQ image-hashing algorithm" (2019). The
+    hash is in the byte order of the reference's hex text. Two pictures are alike from a Hamming distance
+    of 31 downwards, and a quality below 50 is not to be matched.
     """
     luma = np.asarray(image.convert("F"))  # 0.299 R + 0.587 G + 0.114 B, unrounded
     height, width = luma.shape
@@ -96,9 +96,9 @@ def hamming(a: bytes, b: bytes) -> int:
 def sharpness(image: Image.Image) -> float:
     """Variance of the 4-neighbour Laplacian of 8-bit luma, in squared grey levels, on a thumb of about 256².
 
-    The thumb keeps the proportions and has a fixed area, so that pictures of any size compare. On phone photos of
-    clothes a blurred one had 26, sharp ones 140 to 1900 (more with more texture). A picture smaller than the thumb
-    is enlarged, and so counts as soft.
+    The thumb keeps the proportions and has a fixed area, so that pictures of any size compare. On phone
+    photos of clothes a blurred one had 26, sharp ones 140 to 1900 (more with more texture). A picture
+    smaller than the thumb is enlarged, and so counts as soft.
     """
     ratio = math.sqrt(image.width / image.height)
     size = (max(3, round(_SHARPNESS_SIDE * ratio)), max(3, round(_SHARPNESS_SIDE / ratio)))

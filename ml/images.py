@@ -1,4 +1,4 @@
-"""Hostile bytes in, a plain RGB picture out: decoding under limits, and the working copy. It reads no file."""
+"""Hostile bytes in, a plain RGB picture out: decoding under limits, and the working copy. Reads no file."""
 
 import importlib
 import struct
@@ -93,7 +93,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Picture:
-    """`image`: RGB, upright, no metadata, perhaps reduced by draft. `width`, `height`: of the upright original."""
+    """`image`: RGB, upright, no metadata, perhaps drafted. `width`, `height`: of the upright original."""
 
     image: Image.Image
     width: int
@@ -189,7 +189,7 @@ def _check_size(width: int, height: int, limits: Limits) -> None:
 
 
 def _refuse_bombs(limits: Limits) -> None:
-    """Let Pillow's own check guard what a plugin allocates while it reads a header (GIF); its warning is an error.
+    """Let Pillow guard what a plugin allocates while it reads a header (GIF); its warning is an error.
 
     All are settings of the process, so that threads need no lock; broken files stay broken.
     """

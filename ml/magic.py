@@ -33,7 +33,7 @@ _HEIF_BRANDS: Final = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"m
 
 
 def sniff(data: bytes) -> str | None:
-    """The format that the first bytes announce, in Pillow's spelling where we decode it; None: none we know."""
+    """The format that the first bytes announce, in Pillow's spelling where we decode it; None: unknown."""
     for magic, name in _MAGIC:
         if data.startswith(magic):
             return name

@@ -34,9 +34,9 @@ def _on_white(rgba: Image.Image) -> Image.Image:
 def _grey8(image: Image.Image) -> Image.Image:
     """Grey samples deeper than 8 bits as mode L.
 
-    16-bit: the high byte. 32-bit integers and floats carry no range of their own: integers within 0…65535 are read
-    as 16-bit, floats within 0…1 as a share, floats within 0…255 as 8-bit; anything else is stretched from its least
-    to its greatest value. NaN and infinities count as 0.
+    16-bit: the high byte. 32-bit integers and floats carry no range of their own: integers within 0…65535
+    are read as 16-bit, floats within 0…1 as a share, floats within 0…255 as 8-bit; anything else is
+    stretched from its least to its greatest value. NaN and infinities count as 0.
     """
     samples = np.asarray(image)
     if image.mode in _SIXTEEN_BIT:
