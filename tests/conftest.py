@@ -9,7 +9,7 @@ import psycopg
 import pytest
 import redis
 
-from db import migrate
+from db import accounts, migrate
 from db.session import API_ROLE, WORKER_ROLE, Database
 from worker.embedded import EmbeddedPostgres, EmbeddedValkey
 
@@ -33,7 +33,7 @@ class TestAccount:
 
     id: int
     name: str
-    key_id: int
+    key_id: str
     secret: str
 
 
@@ -101,12 +101,10 @@ def account(owner_db: Database) -> TestAccount:
 
 def make_account(database: Database, name: str) -> TestAccount:
     """One more account, for tests that need two."""
-    from db import accounts
-
     with database.transaction() as session:
         made = accounts.create(session, name)
         key, secret = accounts.create_key(session, made.id, "test", accounts.SCOPES)
-        return TestAccount(made.id, name, key.id, secret)
+        return TestAccount(made.id, name, key.key_id, secret)
 
 
 @pytest.fixture

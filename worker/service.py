@@ -41,11 +41,12 @@ def free_port() -> int:
         return port
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int, host: str = LOOPBACK) -> bool:
+    """True if a server could listen there now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((LOOPBACK, port))
+            probe.bind((host, port))
         except OSError:
             return False
         return True
@@ -160,7 +161,7 @@ class Service:
         if self._wanted_port is not None:
             return self._wanted_port
         last = self._port or self.recorded_port()
-        return last if last and _is_free(last) else free_port()
+        return last if last and is_free(last) else free_port()
 
     def recorded_port(self) -> int | None:
         try:

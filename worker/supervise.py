@@ -1,0 +1,198 @@
+"""`tagmill up`: the whole system on one machine, from servers to roles, until told to stop; it does none of the work.
+
+start: lock the folder → end leftovers → Postgres, Valkey (unless a URL is configured) → migrate → key → roles
+watch: a role or server that ended is started again, later and later while it keeps failing
+stop:  roles (SIGTERM, then SIGKILL) → servers; if this process is killed instead, the kernel ends its children
+"""
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
+
+from db import migrate
+from db.session import API_ROLE, WORKER_ROLE
+from worker import localkey, roles
+from worker.embedded import EmbeddedPostgres, EmbeddedValkey
+from worker.home import Home, Running
+from worker.rolelog import RoleLog
+from worker.roleprocess import RoleProcess, end_leftovers
+from worker.service import Service, ServiceError, free_port, is_free, write_private
+
+STOP_ROLES_S = 40.0
+
+
+def with_login(url: str, user: str, password: str) -> str:
+    """The same Postgres URL for another login. The password must need no quoting (ours are URL-safe)."""
+    parts = urlsplit(url)
+    _, _, address = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user}:{password}@{address}").geturl()
+
+
+class Supervisor:
+    """Everything `tagmill up` keeps running. Use it from one thread: the children live as long as that thread.
+
+    `settings` are TAGMILL_* variables for the roles; `say` is told in plain words what happens.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        listen: roles.Listen,
+        settings: Mapping[str, str] | None = None,
+        say: Callable[[str], None] = lambda text: None,
+        echo_log: bool = False,
+    ) -> None:
+        self.home = home
+        self.listen = listen
+        self._settings = dict(settings or {})
+        self._say = say
+        self._echo_log = echo_log
+        self._services: list[Service] = []
+        self._children: list[RoleProcess] = []
+        self._log: RoleLog | None = None
+        self.database_url = ""
+        self.broker_url = ""
+
+    @property
+    def url(self) -> str:
+        host = "127.0.0.1" if self.listen.host in ("0.0.0.0", "::") else self.listen.host  # noqa: S104
+        return f"http://{host}:{self.listen.port}"
+
+    @property
+    def restarts(self) -> dict[str, int]:
+        """How often each role had to be started again."""
+        return {child.role: child.restarts for child in self._children}
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The process id of each role that runs now."""
+        return {child.role: child.pid for child in self._children if child.pid is not None}
+
+    def start(self) -> None:
+        """Bring everything up, until the role processes are started. ServiceError, DbError if something cannot."""
+        self.home.take()
+        try:
+            self.home.prepare()
+            end_leftovers(self.home.run)
+            self._choose_port()
+            self._log = RoleLog(self.home.log, echo=self._echo_log)
+            self.database_url = self._start_postgres()
+            self.broker_url = self._start_valkey()
+            self._say("bringing the database to the newest schema")
+            environments = self._migrate()
+            localkey.ensure(self.database_url, self.home)
+            self._children = [
+                RoleProcess(
+                    role,
+                    roles.command(role, self.listen),
+                    roles.environment(environments[role]),
+                    log=self._log,
+                    run=self.home.run,
+                )
+                for role in roles.ROLES
+            ]
+            self._say("starting " + ", ".join(roles.ROLES))
+            for child in self._children:
+                child.launch()
+            blobs, models = (
+                environments["api"][name] for name in ("TAGMILL_BLOB_ROOT", "TAGMILL_MODEL_ROOT")
+            )
+            running = Running(os.getpid(), self.url, self.database_url, self.broker_url, blobs, models)
+            self.home.announce(running)
+        except BaseException:
+            self.stop()
+            raise
+
+    def watch(self) -> None:
+        """Look once at every server and role and start again what ended; call it about twice a second."""
+        now = time.monotonic()
+        for service in self._services:
+            if not service.running:
+                self._say(f"{service.name} ended, starting it again")
+                service.start()
+        for child in self._children:
+            if news := child.watch(now):
+                self._say(news)
+
+    def stop(self) -> None:
+        """Stop roles, then servers, in at most a minute; safe to call twice and half-way through `start`."""
+        for child in self._children:
+            child.ask_to_stop()
+        deadline = time.monotonic() + STOP_ROLES_S
+        for child in self._children:
+            child.stop(deadline)
+        for service in reversed(self._services):
+            service.stop()
+        self._services.clear()
+        self._children.clear()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+        self.home.leave()
+
+    # --- parts of start -------------------------------------------------------------------------------------
+
+    def _choose_port(self) -> None:
+        """Port 0 asks for any free one; a taken one is an error with a remedy."""
+        if self.listen.port == 0:
+            chosen = free_port()
+            self.listen = roles.Listen(self.listen.host, chosen, self.listen.workers, self.listen.threads)
+        elif not is_free(self.listen.port, self.listen.host):
+            raise ServiceError("port_taken", f"port {self.listen.port} is taken: choose another with --port")
+
+    def _start_postgres(self) -> str:
+        if configured := os.environ.get("TAGMILL_DATABASE_URL"):
+            self._say("using the configured Postgres")
+            return configured
+        self._say("starting Postgres")
+        server = EmbeddedPostgres(self.home.postgres)
+        self._services.append(server)
+        return server.start().url
+
+    def _start_valkey(self) -> str:
+        if configured := os.environ.get("TAGMILL_BROKER_URL"):
+            self._say("using the configured broker")
+            return configured
+        self._say("starting Valkey")
+        server = EmbeddedValkey(self.home.valkey)
+        self._services.append(server)
+        return server.start().url
+
+    def _migrate(self) -> dict[str, dict[str, str]]:
+        """Migrate, and say with which variables each role starts.
+
+        In our own Postgres the roles get passwords of their own. In a configured one their passwords are its
+        operator's: there we connect as configured and take the role.
+        """
+        shared = {
+            "TAGMILL_BROKER_URL": self.broker_url,
+            "TAGMILL_BLOB_ROOT": os.environ.get("TAGMILL_BLOB_ROOT", str(self.home.blobs)),
+            "TAGMILL_MODEL_ROOT": os.environ.get("TAGMILL_MODEL_ROOT", str(self.home.models)),
+            **self._settings,
+        }
+        owners = {name: API_ROLE if name == "api" else WORKER_ROLE for name in roles.ROLES}
+        if os.environ.get("TAGMILL_DATABASE_URL"):
+            migrate.upgrade(self.database_url)
+            taken = {"TAGMILL_DATABASE_URL": self.database_url}
+            return {name: {**shared, **taken, "TAGMILL_DATABASE_ROLE": role} for name, role in owners.items()}
+        passwords = self._role_passwords()
+        migrate.upgrade(
+            self.database_url, api_password=passwords[API_ROLE], worker_password=passwords[WORKER_ROLE]
+        )
+        return {
+            name: {**shared, "TAGMILL_DATABASE_URL": with_login(self.database_url, role, passwords[role])}
+            for name, role in owners.items()
+        }
+
+    def _role_passwords(self) -> dict[str, str]:
+        path = self.home.run / "passwords.json"
+        if not path.exists():
+            write_private(
+                path, json.dumps({role: secrets.token_urlsafe(24) for role in (API_ROLE, WORKER_ROLE)})
+            )
+        passwords: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+        return passwords
