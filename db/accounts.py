@@ -34,9 +34,7 @@ class Principal:
 def create(session: Session, name: str, weight: int = 1) -> Account:
     """A new account; Conflict when the name is taken."""
     added = session.execute(
-        text(
-            "INSERT INTO accounts (name, weight) VALUES (:name, :weight) ON CONFLICT (name) DO NOTHING RETURNING id"
-        ),
+        text("INSERT INTO accounts (name, weight) VALUES (:name, :weight) ON CONFLICT (name) DO NOTHING RETURNING id"),
         {"name": name, "weight": weight},
     ).scalar()
     if added is None:
@@ -123,9 +121,7 @@ def authenticate(session: Session, presented: str) -> Principal:
             text("UPDATE api_keys SET last_used_at = now() WHERE id = :id"),
             {"id": row.id},
         )
-    name = session.execute(
-        text("SELECT name FROM accounts WHERE id = :id"), {"id": row.account_id}
-    ).scalar_one()
+    name = session.execute(text("SELECT name FROM accounts WHERE id = :id"), {"id": row.account_id}).scalar_one()
     return Principal(row.account_id, name, match[1], frozenset(row.scopes))
 
 

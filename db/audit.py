@@ -7,9 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 
-def record(
-    session: Session, account_id: int | None, actor: str, action: str, subject: str, **detail: Any
-) -> None:
+def record(session: Session, account_id: int | None, actor: str, action: str, subject: str, **detail: Any) -> None:
     """Append an entry in the transaction of the act itself."""
     session.execute(
         text(

@@ -33,7 +33,8 @@ def current(session: Session) -> str | None:
     """The revision that the database is at, or None when it was never migrated."""
     if session.scalar(text("SELECT to_regclass('alembic_version')")) is None:
         return None
-    return session.scalar(text("SELECT version_num FROM alembic_version"))
+    revision: str | None = session.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision
 
 
 def upgrade(

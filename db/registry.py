@@ -40,15 +40,11 @@ def activate(session: Session, name: str, version: str) -> ModelVersion:
         raise NotFound(f"No model {name}@{version} is registered.")
     parameters = {"id": model.id, "task": model.task}
     session.execute(
-        text(
-            "UPDATE model_versions SET state = 'retired' WHERE task = :task AND state = 'active' AND id <> :id"
-        ),
+        text("UPDATE model_versions SET state = 'retired' WHERE task = :task AND state = 'active' AND id <> :id"),
         parameters,
     )
     session.execute(
-        text(
-            "UPDATE model_versions SET state = 'active', activated_at = now() WHERE id = :id AND state <> 'active'"
-        ),
+        text("UPDATE model_versions SET state = 'active', activated_at = now() WHERE id = :id AND state <> 'active'"),
         parameters,
     )
     session.refresh(model)
@@ -57,9 +53,7 @@ def activate(session: Session, name: str, version: str) -> ModelVersion:
 
 def active(session: Session, task: str) -> ModelVersion | None:
     """The active version of a task."""
-    return session.scalar(
-        select(ModelVersion).where(ModelVersion.task == task, ModelVersion.state == "active")
-    )
+    return session.scalar(select(ModelVersion).where(ModelVersion.task == task, ModelVersion.state == "active"))
 
 
 def by_ref(session: Session, ref: str) -> ModelVersion:
@@ -82,6 +76,4 @@ def active_policy(session: Session) -> PolicyVersion | None:
 
 
 def _find(session: Session, name: str, version: str) -> ModelVersion | None:
-    return session.scalar(
-        select(ModelVersion).where(ModelVersion.name == name, ModelVersion.version == version)
-    )
+    return session.scalar(select(ModelVersion).where(ModelVersion.name == name, ModelVersion.version == version))

@@ -85,9 +85,7 @@ class Database:
 
 def enter_account(session: Session, account_id: int) -> None:
     """From here to the end of the transaction, row-level security shows this account's rows."""
-    session.execute(
-        text("SELECT set_config('tagmill.account', :account, true)"), {"account": str(account_id)}
-    )
+    session.execute(text("SELECT set_config('tagmill.account', :account, true)"), {"account": str(account_id)})
 
 
 def driver_connection(session: Session) -> PsycopgConnection[Any]:

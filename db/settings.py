@@ -11,9 +11,7 @@ class StorageSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TAGMILL_", extra="ignore", frozen=True)
 
-    database_url: str = Field(
-        description="Postgres, as postgresql://user:password@host:port/name.", repr=False
-    )
+    database_url: str = Field(description="Postgres, as postgresql://user:password@host:port/name.", repr=False)
     database_role: str | None = Field(
         default=None,
         description="Role to take on connecting (tagmill_api, tagmill_worker), when the login is another one.",

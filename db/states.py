@@ -34,9 +34,7 @@ JOB_MOVES: Final = frozenset(
         ("cancelled", "running"),
     }
 )
-CHUNK_MOVES: Final = frozenset(
-    {("ready", "leased"), ("leased", "done"), ("leased", "ready"), ("ready", "done")}
-)
+CHUNK_MOVES: Final = frozenset({("ready", "leased"), ("leased", "done"), ("leased", "ready"), ("ready", "done")})
 OPEN_JOB_STATES: Final = ("accepted", "running")
 
 MAX_ATTEMPTS: Final = 3

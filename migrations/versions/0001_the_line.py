@@ -10,7 +10,18 @@ down_revision = None
 
 # The tables that a row-level policy walls by account. The API's role sees the account set in its transaction;
 # the workers' role serves all accounts.
-WALLED = ("jobs", "chunks", "items", "ingests", "results", "images", "analyses", "idempotency", "outbox", "audit_log")
+WALLED = (
+    "jobs",
+    "chunks",
+    "items",
+    "ingests",
+    "results",
+    "images",
+    "analyses",
+    "idempotency",
+    "outbox",
+    "audit_log",
+)
 
 ROLES = """
 DO $$ DECLARE r text; BEGIN
@@ -319,6 +330,7 @@ GRANT EXECUTE ON FUNCTION tagmill_metrics() TO tagmill_api, tagmill_worker;
 GRANTS = """
 GRANT SELECT ON accounts, api_keys, model_versions, policies, buckets, alembic_version TO tagmill_api, tagmill_worker;
 GRANT UPDATE (last_used_at) ON api_keys TO tagmill_api;
+GRANT INSERT, UPDATE ON accounts, api_keys, model_versions, policies TO tagmill_worker;
 GRANT SELECT, INSERT, UPDATE ON jobs, chunks TO tagmill_api, tagmill_worker;
 GRANT SELECT ON items TO tagmill_api, tagmill_worker;
 GRANT SELECT, INSERT, DELETE ON ingests, results TO tagmill_api, tagmill_worker;

@@ -1,0 +1,120 @@
+"""The blob store: immutable bytes under content-addressed keys, in a local folder (also a network file system).
+
+A blob appears whole or not at all: temporary file, fsync, rename. Keys are made by `raw_key` and `work_key`.
+"""
+
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from db.errors import BadBlobKey, BlobMissing, BlobTooLarge
+
+_KEY: Final = re.compile(r"(raw|work)/[0-9]{1,19}/[0-9a-f]{2}/[0-9a-f]{64}(\.jpg)?")
+
+
+def raw_key(account_id: int, sha256: bytes) -> str:
+    """Where the bytes of an upload are, unread until the sandbox gets them."""
+    return f"raw/{account_id}/{sha256.hex()[:2]}/{sha256.hex()}"
+
+
+def work_key(account_id: int, sha256: bytes) -> str:
+    """Where the working copy of the picture with these original bytes is."""
+    return f"work/{account_id}/{sha256.hex()[:2]}/{sha256.hex()}.jpg"
+
+
+class LocalBlobs:
+    """Blobs as files below `root`. Safe for many processes: writers of the same key write the same bytes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._temporary = root / "tmp"
+        self._temporary.mkdir(parents=True, exist_ok=True)
+
+    def put(self, key: str, data: bytes, *, durable: bool = True) -> None:
+        """Store `data`. `durable=False` leaves the flush to the operating system: for what can be made again."""
+        target = self._path(key)
+        handle, name = tempfile.mkstemp(dir=self._temporary)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            self._publish(Path(name), target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+    def put_raw(self, account_id: int, chunks: Iterable[bytes], max_bytes: int) -> tuple[str, bytes, int]:
+        """Store an upload as it streams in: (key, SHA-256, bytes). BlobTooLarge beyond `max_bytes`."""
+        digest = hashlib.sha256()
+        size = 0
+        handle, name = tempfile.mkstemp(dir=self._temporary)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                for chunk in chunks:
+                    size += len(chunk)
+                    if size > max_bytes:
+                        raise BlobTooLarge(f"more than {max_bytes} bytes")
+                    digest.update(chunk)
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            key = raw_key(account_id, digest.digest())
+            self._publish(Path(name), self._path(key))
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        return key, digest.digest(), size
+
+    def get(self, key: str) -> bytes:
+        """The bytes; BlobMissing."""
+        try:
+            return self._path(key).read_bytes()
+        except FileNotFoundError:
+            raise BlobMissing(key) from None
+
+    def open(self, key: str) -> BinaryIO:
+        """The bytes as a file; BlobMissing."""
+        try:
+            return self._path(key).open("rb")
+        except FileNotFoundError:
+            raise BlobMissing(key) from None
+
+    def exists(self, key: str) -> bool:
+        """Whether the blob is there."""
+        return self._path(key).is_file()
+
+    def delete(self, key: str) -> None:
+        """Remove the blob; it is no error when it is gone already."""
+        self._path(key).unlink(missing_ok=True)
+
+    def temporary_file(self) -> BinaryIO:
+        """A nameless scratch file on the store's disk, gone when closed (also by a crash)."""
+        return tempfile.TemporaryFile(dir=self._temporary)
+
+    def sweep(self, older_than_s: float, now: float) -> int:
+        """Remove temporary files that a crash left behind; returns how many. `now` in Unix seconds."""
+        swept = 0
+        for path in self._temporary.iterdir():
+            if now - path.stat().st_mtime > older_than_s:
+                path.unlink(missing_ok=True)
+                swept += 1
+        return swept
+
+    def _path(self, key: str) -> Path:
+        if _KEY.fullmatch(key) is None:
+            raise BadBlobKey("not a blob key")
+        return self.root / key
+
+    @staticmethod
+    def _publish(temporary: Path, target: Path) -> None:
+        try:
+            temporary.replace(target)
+        except FileNotFoundError:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary.replace(target)

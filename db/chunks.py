@@ -1,0 +1,243 @@
+"""The queue: claim, extend, release and read chunks. Their end is in `db.recording`, their rescue in `db.rescue`.
+
+Every time is the database's `now()`; a worker's clock decides nothing.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A leased chunk, with what its job pinned. `fence` counts claims: who holds an older one writes nothing."""
+
+    id: int
+    account_id: int
+    job_id: UUID
+    bucket: int
+    round: int
+    stage: str
+    lo: int
+    hi: int
+    seqs: tuple[int, ...] | None
+    owner: UUID
+    fence: int
+    attempts: int
+    deferrals: int
+    lane: str
+    analyses: tuple[str, ...]
+    options: dict[str, Any]
+    models: dict[str, str | None]
+    policy: dict[str, Any]
+    followers: int
+
+    @property
+    def members(self) -> Sequence[int]:
+        """The sequence numbers that the chunk names; in a range of the ingest stage, repeated pictures
+        (`items.same_as`) are among them and are skipped by `items`."""
+        return self.seqs if self.seqs is not None else range(self.lo, self.hi)
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkItem:
+    """A member to ingest: a URL to fetch, or the raw bytes of an upload."""
+
+    seq: int
+    url: str | None
+    raw_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkImage:
+    """A member to infer: its image's bytes (SHA-256 of the original) and working copy."""
+
+    seq: int
+    sha256: bytes
+    work_key: str
+    work_sha256: bytes | None
+
+
+def claim(
+    session: Session, stage: str, owner: UUID, lease_s: float, limit: int = 1, hint: int | None = None
+) -> list[Chunk]:
+    """ready → leased, at most `limit`; the job's first claim moves it accepted → running.
+
+    Order, and nowhere else: the hinted chunk if it is still ready; then lane (interactive before bulk), then the
+    account with the fewest leases for its weight, then the job with the fewest, then the one not served for longest.
+    """
+    parameters: dict[str, Any] = {"stage": stage, "owner": owner, "lease_s": lease_s}
+    claimed: list[Chunk] = []
+    if hint is not None:
+        claimed = list(_chunks(session.execute(_CLAIM_HINTED, {**parameters, "hint": hint})))
+    if len(claimed) < limit:
+        more = {**parameters, "limit": limit - len(claimed)}
+        claimed += _chunks(session.execute(_CLAIM, more))
+    if claimed:
+        session.execute(_SERVED, {"ids": list({chunk.job_id for chunk in claimed})})
+    return claimed
+
+
+def leased(session: Session, chunk_id: int) -> Chunk:
+    """A leased chunk as its owner holds it, for the reaper to end it in the owner's name."""
+    return next(_chunks(session.execute(_LEASED, {"id": chunk_id})))
+
+
+def extend(session: Session, chunk: Chunk, progress: int, lease_s: float) -> bool:
+    """Renew the lease and note progress (items of the chunk worked on); False when it is no longer ours: stop."""
+    parameters = {**_ours(chunk), "progress": progress, "lease_s": lease_s}
+    return session.execute(_EXTEND, parameters).first() is not None
+
+
+def release(session: Session, chunk: Chunk, *, delay_s: float = 0.0) -> bool:
+    """leased → ready by its owner, at a graceful stop or when it could not start: the attempt is given back."""
+    return session.execute(_RELEASE, {**_ours(chunk), "delay_s": delay_s}).first() is not None
+
+
+def items(session: Session, chunk: Chunk) -> list[ChunkItem]:
+    """What an ingest chunk is to fetch, in order; repeated pictures of a range follow their first and are not here."""
+    query = _ITEMS_OF_RANGE if chunk.seqs is None else _ITEMS_OF_SEQS
+    return [ChunkItem(*row) for row in session.execute(query, _member_parameters(chunk)).tuples()]
+
+
+def images_of(session: Session, chunk: Chunk) -> list[ChunkImage]:
+    """The images of an infer chunk's members, in order."""
+    rows = session.execute(_IMAGES, {**_member_parameters(chunk), "account_id": chunk.account_id}).tuples()
+    return [
+        ChunkImage(seq, bytes(sha), key, None if work_sha is None else bytes(work_sha))
+        for seq, sha, key, work_sha in rows
+    ]
+
+
+def hints(session: Session, window: int, resend_s: float = 30.0) -> list[int]:
+    """Ready infer chunks to hint at, at most `window`, marked as hinted; a hint is repeated after `resend_s`."""
+    return list(session.scalars(_HINTS, {"window": window, "resend_s": resend_s}))
+
+
+def _ours(chunk: Chunk) -> dict[str, Any]:
+    return {"id": chunk.id, "owner": chunk.owner, "fence": chunk.fence}
+
+
+def _member_parameters(chunk: Chunk) -> dict[str, Any]:
+    return {
+        "bucket": chunk.bucket,
+        "job_id": chunk.job_id,
+        "lo": chunk.lo,
+        "hi": chunk.hi,
+        "seqs": None if chunk.seqs is None else list(chunk.seqs),
+    }
+
+
+def _chunks(rows: Any) -> Iterator[Chunk]:
+    for row in rows.mappings():
+        values = dict(row)
+        values["seqs"] = None if values["seqs"] is None else tuple(values["seqs"])
+        values["analyses"] = tuple(values["analyses"])
+        yield Chunk(**values)
+
+
+_COLUMNS = """c.id, c.account_id, c.job_id, c.bucket, c.round, c.stage, c.lo, c.hi, c.seqs, c.owner, c.fence,
+      c.attempts, c.deferrals, j.lane, j.analyses, j.options, j.models, j.policy, j.followers"""
+_LEASED = text(f"SELECT {_COLUMNS} FROM chunks c JOIN jobs j ON j.id = c.job_id WHERE c.id = :id")
+_LEASE = (
+    """
+    UPDATE chunks c SET state = 'leased', owner = :owner, fence = c.fence + 1, attempts = c.attempts + 1,
+      lease_until = now() + make_interval(secs => :lease_s), progress = 0
+    FROM picked p JOIN jobs j ON j.id = p.job_id WHERE c.id = p.id
+    RETURNING """
+    + _COLUMNS
+)
+_CLAIM_HINTED = text(
+    """
+    WITH picked AS (
+      SELECT c.id, c.job_id FROM chunks c JOIN jobs j ON j.id = c.job_id
+      WHERE c.id = :hint AND c.stage = :stage AND c.state = 'ready' AND c.not_before <= now()
+        AND j.state IN ('accepted', 'running')
+      FOR UPDATE OF c SKIP LOCKED)
+    """
+    + _LEASE
+)
+# The lateral subquery reads at most a few index entries a job, so a deep backlog costs nothing; `rn` interleaves
+# accounts and jobs within one claim of several chunks. The spare entries are for those that others have locked.
+_CLAIM = text(
+    """
+    WITH busy AS (
+      SELECT job_id, account_id, count(*) AS n FROM chunks WHERE state = 'leased' GROUP BY job_id, account_id
+    ), account_busy AS (
+      SELECT account_id, sum(n) AS n FROM busy GROUP BY account_id
+    ), picked AS (
+      SELECT c.id, c.job_id
+      FROM jobs j
+      JOIN accounts a ON a.id = j.account_id
+      LEFT JOIN busy b ON b.job_id = j.id
+      LEFT JOIN account_busy ab ON ab.account_id = j.account_id
+      CROSS JOIN LATERAL (
+        SELECT r.id, row_number() OVER (ORDER BY r.id) AS rn FROM (
+          SELECT k.id FROM chunks k
+          WHERE k.job_id = j.id AND k.stage = :stage AND k.state = 'ready' AND k.not_before <= now()
+          ORDER BY k.id LIMIT :limit + 16) r
+      ) first
+      JOIN chunks c ON c.id = first.id
+      WHERE j.settled_at IS NULL AND j.state IN ('accepted', 'running') AND c.state = 'ready'
+      ORDER BY j.lane = 'bulk', (coalesce(ab.n, 0) + first.rn) / a.weight::float8, coalesce(b.n, 0) + first.rn,
+        j.claimed_at NULLS FIRST, c.id
+      LIMIT :limit FOR UPDATE OF c SKIP LOCKED)
+    """
+    + _LEASE
+)
+_SERVED = text(
+    """
+    UPDATE jobs SET claimed_at = now(), started_at = coalesce(started_at, now()),
+      state = CASE state WHEN 'accepted' THEN 'running' ELSE state END
+    WHERE id = ANY(:ids)
+    """
+)
+_EXTEND = text(
+    """
+    UPDATE chunks SET lease_until = now() + make_interval(secs => :lease_s), progress = :progress
+    WHERE id = :id AND owner = :owner AND fence = :fence AND state = 'leased' RETURNING id
+    """
+)
+_RELEASE = text(
+    """
+    UPDATE chunks SET state = 'ready', owner = NULL, lease_until = NULL, attempts = greatest(attempts - 1, 0),
+      not_before = now() + make_interval(secs => :delay_s), hinted_at = NULL, progress = 0
+    WHERE id = :id AND owner = :owner AND fence = :fence AND state = 'leased' RETURNING id
+    """
+)
+_ITEMS_OF_RANGE = text(
+    """
+    SELECT seq, url, raw_key FROM items
+    WHERE bucket = :bucket AND job_id = :job_id AND seq >= :lo AND seq < :hi AND same_as IS NULL ORDER BY seq
+    """
+)
+_ITEMS_OF_SEQS = text(
+    """
+    SELECT seq, url, raw_key FROM items
+    WHERE bucket = :bucket AND job_id = :job_id AND seq = ANY(:seqs) ORDER BY seq
+    """
+)
+_IMAGES = text(
+    """
+    SELECT g.seq, g.sha256, i.work_key, i.work_sha256
+    FROM ingests g JOIN images i ON i.account_id = :account_id AND i.sha256 = g.sha256
+    WHERE g.bucket = :bucket AND g.job_id = :job_id AND g.outcome = 'done'
+      AND g.seq >= :lo AND g.seq < :hi AND (CAST(:seqs AS integer[]) IS NULL OR g.seq = ANY(:seqs))
+    ORDER BY g.seq
+    """
+)
+_HINTS = text(
+    """
+    UPDATE chunks SET hinted_at = now() WHERE id IN (
+      SELECT c.id FROM chunks c JOIN jobs j ON j.id = c.job_id
+      WHERE c.stage = 'infer' AND c.state = 'ready' AND c.not_before <= now()
+        AND j.state IN ('accepted', 'running')
+        AND (c.hinted_at IS NULL OR c.hinted_at < now() - make_interval(secs => :resend_s))
+      ORDER BY j.lane = 'bulk', c.id LIMIT :window FOR UPDATE OF c SKIP LOCKED)
+    RETURNING id
+    """
+)

@@ -1,0 +1,174 @@
+"""Items with their outcomes, as clients read them: keyset pages, batches for exports, and one item by its id."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from db.errors import NotFound
+from db.ids import item_id, parse_item_id
+from db.tables import Job
+
+
+@dataclass(frozen=True)
+class ItemView:
+    """A submitted picture and what became of it. `outcome` is None while it is open; `sha256` is hex."""
+
+    job_id: UUID
+    seq: int
+    client_id: str | None
+    product_id: str | None
+    url: str | None
+    filename: str | None
+    outcome: str | None
+    code: str | None
+    detail: str | None
+    tags: list[dict[str, Any]]
+    moderation: dict[str, Any] | None
+    facts: dict[str, Any] | None
+    work_key: str | None
+    finished_at: datetime | None
+
+    @property
+    def item_id(self) -> str:
+        """The public id, unique in the whole system."""
+        return item_id(self.job_id, self.seq)
+
+    def row(self) -> dict[str, Any]:
+        """The one result row: the same in JSON, NDJSON, CSV, Parquet and the CLI."""
+        return {
+            "id": self.client_id if self.client_id is not None else self.item_id,
+            "item_id": self.item_id,
+            "product_id": self.product_id,
+            "url": self.url,
+            "filename": self.filename,
+            "outcome": self.outcome,
+            "code": self.code,
+            "tags": self.tags,
+            "moderation": self.moderation,
+            "facts": self.facts,
+        }
+
+
+def page(
+    session: Session,
+    account_id: int,
+    job: Job,
+    *,
+    outcome: str | None = None,
+    code: str | None = None,
+    after_seq: int = -1,
+    limit: int = 100,
+) -> list[ItemView]:
+    """The job's items after `after_seq`, in order; `outcome` may be "open" for those without one yet."""
+    parameters = {
+        "account_id": account_id,
+        "bucket": job.bucket,
+        "job_id": job.id,
+        "outcome": outcome,
+        "code": code,
+        "after": after_seq,
+        "limit": limit,
+    }
+    # With a code, the partial index on failures finds the few rows; without, the primary key gives the order.
+    query = _PAGE if code is None else _PAGE_BY_CODE
+    return [_view(row) for row in session.execute(query, parameters).mappings()]
+
+
+def batches(
+    session: Session, account_id: int, job: Job, *, after_seq: int = -1, size: int = 2000
+) -> Iterator[list[ItemView]]:
+    """The items that have their outcome, in keyset batches. A long export calls `settled_batch` with a transaction a
+    batch instead, so that it never holds the snapshot for long."""
+    while batch := settled_batch(session, account_id, job, after_seq=after_seq, size=size):
+        yield batch
+        after_seq = batch[-1].seq
+
+
+def settled_batch(
+    session: Session, account_id: int, job: Job, *, after_seq: int = -1, size: int = 2000
+) -> list[ItemView]:
+    """The next items that have their outcome, in order; empty at the end."""
+    parameters = {
+        "account_id": account_id,
+        "bucket": job.bucket,
+        "job_id": job.id,
+        "after": after_seq,
+        "limit": size,
+    }
+    return [_view(row) for row in session.execute(_SETTLED, parameters).mappings()]
+
+
+def get(session: Session, account_id: int, public_id: str) -> ItemView:
+    """One item by its public id; NotFound for a malformed id and for another account's too."""
+    try:
+        job_id, seq = parse_item_id(public_id)
+    except ValueError:
+        raise NotFound("There is no such item.") from None
+    row = session.execute(_ONE, {"account_id": account_id, "job_id": job_id, "seq": seq}).mappings().first()
+    if row is None:
+        raise NotFound("There is no such item.")
+    return _view(row)
+
+
+def _view(row: Any) -> ItemView:
+    facts = None
+    if row["width"] is not None:
+        facts = {
+            "width": row["width"],
+            "height": row["height"],
+            "format": row["format"],
+            "bytes": row["bytes"],
+            "sha256": bytes(row["sha256"]).hex(),
+            "pdq": None if row["pdq"] is None else f"{int(row['pdq'], 2):064x}",
+            "pdq_quality": row["pdq_quality"],
+            "colours": row["colours"],
+            "sharpness": row["sharpness"],
+        }
+    return ItemView(
+        job_id=row["job_id"],
+        seq=row["seq"],
+        client_id=row["client_id"],
+        product_id=row["product_id"],
+        url=row["url"],
+        filename=row["filename"],
+        outcome=row["outcome"],
+        code=row["code"],
+        detail=row["detail"],
+        tags=row["tags"] or [],
+        moderation=row["moderation"],
+        facts=facts,
+        work_key=row["work_key"],
+        finished_at=row["finished_at"],
+    )
+
+
+_COLUMNS = """
+    SELECT i.job_id, i.seq, i.client_id, i.product_id, i.url, i.filename, r.outcome, r.code, r.detail, r.tags,
+      r.moderation, r.created_at AS finished_at, g.sha256, g.work_key, g.width, g.height, g.format, g.bytes,
+      g.pdq::text AS pdq, g.pdq_quality, g.colours, g.sharpness
+"""
+_RESULT = " ON r.bucket = i.bucket AND r.job_id = i.job_id AND r.seq = i.seq"
+_IMAGE = " LEFT JOIN images g ON g.account_id = i.account_id AND g.sha256 = r.sha256"
+_OF_JOB = " WHERE i.account_id = :account_id AND i.bucket = :bucket AND i.job_id = :job_id AND i.seq > :after"
+_LIMIT = " ORDER BY i.seq LIMIT :limit"
+
+_PAGE = text(
+    f"{_COLUMNS} FROM items i LEFT JOIN results r{_RESULT}{_IMAGE}{_OF_JOB}"
+    " AND (CAST(:outcome AS text) IS NULL OR coalesce(r.outcome, 'open') = :outcome)"
+    f" AND CAST(:code AS text) IS NULL{_LIMIT}"
+)
+_PAGE_BY_CODE = text(
+    f"{_COLUMNS} FROM results r JOIN items i{_RESULT}{_IMAGE}{_OF_JOB} AND r.job_id = :job_id"
+    f" AND r.code = :code AND (CAST(:outcome AS text) IS NULL OR r.outcome = :outcome){_LIMIT}"
+)
+_SETTLED = text(f"{_COLUMNS} FROM items i JOIN results r{_RESULT}{_IMAGE}{_OF_JOB}{_LIMIT}")
+_ONE = text(
+    f"{_COLUMNS} FROM jobs j JOIN items i ON i.bucket = j.bucket AND i.job_id = j.id"
+    f" LEFT JOIN results r{_RESULT}{_IMAGE}"
+    " WHERE j.account_id = :account_id AND j.id = :job_id AND i.seq = :seq"
+)

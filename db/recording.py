@@ -1,0 +1,171 @@
+"""The end of a chunk: its outcomes and its `done` in one transaction, by compare-and-set on (owner, fence)."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from db.bulk import record_rows
+from db.chunks import Chunk
+from db.errors import LeaseLost
+from db.images import ImageRecord, record_images
+
+_INGEST_COLUMNS = ("bucket", "job_id", "seq", "account_id", "outcome", "code", "sha256", "status")
+_RESULT_COLUMNS = (
+    "bucket", "job_id", "seq", "account_id", "outcome", "code", "detail", "sha256", "tags", "moderation",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class IngestOutcome:
+    """What came of one item: an image, or the `code` of the failure. `status` is the HTTP status, if any."""
+
+    seq: int
+    image: ImageRecord | None = None
+    code: str | None = None
+    detail: str | None = None
+    status: int | None = None
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """Items to try again in a chunk of their own, not before so many seconds from now."""
+
+    seqs: Sequence[int]
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class InferOutcome:
+    """The scores turned into tags and a verdict (a `moderation` object), or the `code` of the failure."""
+
+    seq: int
+    sha256: bytes | None = None
+    tags: list[dict[str, Any]] | None = None
+    moderation: dict[str, Any] | None = None
+    code: str | None = None
+    detail: str | None = None
+
+
+def finish_ingest(
+    session: Session, chunk: Chunk, outcomes: Sequence[IngestOutcome], deferred: Iterable[Deferred] = ()
+) -> None:
+    """leased → done for an ingest chunk: images, ingest rows, results of what failed; successes become a ready
+    infer chunk, deferred items a ready ingest chunk with `not_before`. Raises LeaseLost (roll back)."""
+    _require_lease(session, chunk)
+    outcomes = _with_followers(session, chunk, outcomes)
+    images = {o.image.sha256: o.image for o in outcomes if o.image is not None}
+    record_images(session, chunk.account_id, list(images.values()))
+    key = (chunk.bucket, chunk.job_id)
+    rows = [
+        (*key, o.seq, chunk.account_id, "done" if o.image else "failed", o.code,
+         o.image.sha256 if o.image else None, o.status)
+        for o in outcomes
+    ]  # fmt: skip
+    record_rows(session, "ingests", chunk.bucket, _INGEST_COLUMNS, rows)
+    failed = [o for o in outcomes if o.image is None]
+    record_rows(
+        session,
+        "results",
+        chunk.bucket,
+        _RESULT_COLUMNS,
+        [(*key, o.seq, chunk.account_id, "failed", o.code, _clip(o.detail), None, None, None) for o in failed],
+    )
+    done = sorted(o.seq for o in outcomes if o.image is not None)
+    if done:
+        _add_chunk(session, chunk, "infer", done, 0.0, 0)
+    for part in deferred:
+        _add_chunk(session, chunk, "ingest", sorted(part.seqs), part.delay_s, chunk.deferrals + 1)
+    _close(session, chunk, len(done), Counter(o.code or "" for o in failed))
+
+
+def finish_infer(session: Session, chunk: Chunk, outcomes: Sequence[InferOutcome]) -> None:
+    """leased → done for an infer chunk: one results row an item. Raises LeaseLost (roll back)."""
+    _require_lease(session, chunk)
+    rows = [
+        (
+            chunk.bucket, chunk.job_id, o.seq, chunk.account_id, "failed" if o.code else "done", o.code,
+            _clip(o.detail), o.sha256, _json(o.tags), _json(o.moderation),
+        )
+        for o in outcomes
+    ]  # fmt: skip
+    record_rows(session, "results", chunk.bucket, _RESULT_COLUMNS, rows)
+    failed = Counter(o.code for o in outcomes if o.code)
+    _close(session, chunk, len(outcomes) - failed.total(), failed)
+
+
+def _require_lease(session: Session, chunk: Chunk) -> None:
+    """Lock the chunk's row if it is still ours: from here to the commit nobody can take it."""
+    parameters = {"id": chunk.id, "owner": chunk.owner, "fence": chunk.fence}
+    if session.execute(_LOCK_OURS, parameters).first() is None:
+        raise LeaseLost(f"Chunk {chunk.id} is no longer leased with fence {chunk.fence}.")
+
+
+def _with_followers(session: Session, chunk: Chunk, outcomes: Sequence[IngestOutcome]) -> Sequence[IngestOutcome]:
+    """The outcomes, and a copy for every item that repeats one of these items' pictures."""
+    if not chunk.followers or not outcomes:
+        return outcomes
+    by_seq = {outcome.seq: outcome for outcome in outcomes}
+    rows = session.execute(_FOLLOWERS, {"bucket": chunk.bucket, "job_id": chunk.job_id, "seqs": list(by_seq)}).tuples()
+    copies = [
+        IngestOutcome(seq, first.image, first.code, first.detail, first.status)
+        for seq, first in ((seq, by_seq[same_as]) for seq, same_as in rows)
+        if seq not in by_seq
+    ]
+    return [*outcomes, *copies]
+
+
+def _add_chunk(session: Session, chunk: Chunk, stage: str, seqs: Sequence[int], delay_s: float, deferrals: int) -> None:
+    """A ready chunk of the same job and round; a gapless run of items is stored as its range."""
+    gapless = len(seqs) == seqs[-1] - seqs[0] + 1 and (stage == "infer" or not chunk.followers)
+    session.execute(
+        _ADD,
+        {
+            "id": chunk.id,
+            "stage": stage,
+            "lo": seqs[0],
+            "hi": seqs[-1] + 1,
+            "seqs": None if gapless else list(seqs),
+            "delay_s": delay_s,
+            "deferrals": deferrals,
+        },
+    )
+
+
+def _close(session: Session, chunk: Chunk, done: int, codes: Counter[str]) -> None:
+    parameters = {"id": chunk.id, "done": done, "failed": codes.total(), "codes": json.dumps(codes)}
+    session.execute(_CLOSE, parameters)
+
+
+def _json(value: object) -> str | None:
+    return None if value is None else json.dumps(value, separators=(",", ":"))
+
+
+def _clip(detail: str | None) -> str | None:
+    """Details are for people: one bounded line, without the NUL that Postgres refuses."""
+    return None if detail is None else " ".join(detail.replace("\0", "").split())[:300]
+
+
+_LOCK_OURS = text(
+    """
+    SELECT id FROM chunks WHERE id = :id AND owner = :owner AND fence = :fence AND state = 'leased' FOR UPDATE
+    """
+)
+_FOLLOWERS = text("SELECT seq, same_as FROM items WHERE bucket = :bucket AND job_id = :job_id AND same_as = ANY(:seqs)")
+_ADD = text(
+    """
+    INSERT INTO chunks (account_id, job_id, bucket, round, stage, lo, hi, seqs, not_before, deferrals)
+    SELECT account_id, job_id, bucket, round, :stage, :lo, :hi, :seqs,
+      now() + make_interval(secs => :delay_s), :deferrals FROM chunks WHERE id = :id
+    """
+)
+_CLOSE = text(
+    """
+    UPDATE chunks SET state = 'done', finished_at = now(), owner = NULL, lease_until = NULL, done = :done,
+      failed = :failed, codes = CAST(:codes AS jsonb), progress = :done + :failed WHERE id = :id
+    """
+)

@@ -1,0 +1,22 @@
+"""Numbers for the operator's metrics: sums over all accounts, never a row of one."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One gauge: `name` (without prefix), its labels and value."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
+
+
+def samples(session: Session) -> list[Sample]:
+    """Chunks by stage and state, age of the oldest ready chunk, expired leases, jobs by state, items and failures
+    of the last hour, live workers by role (the SQL function `tagmill_metrics`)."""
+    rows = session.execute(text("SELECT name, labels, value FROM tagmill_metrics()")).tuples()
+    return [Sample(name, dict(labels), float(value)) for name, labels, value in rows]
