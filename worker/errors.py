@@ -78,6 +78,9 @@ class PortRefused(AddressRefused):
     code = "blocked_port"
 
 
+# Why an item is put off. host_busy is only a queue, never an outcome: it should not count against the item.
+DeferralCode = Literal["http_429", "http_5xx", "host_unavailable", "host_busy"]
+
 # Codes after which the same request may well succeed within seconds. (db/codes.py's `retryable` asks whether
 # it may some day: a host that drips is worth that, but not an immediate second try.)
 TRANSIENT: frozenset[FetchCode] = frozenset(
@@ -129,4 +132,4 @@ class Deferral:
 
     host: str
     wait_s: float
-    code: FetchCode
+    code: DeferralCode

@@ -60,8 +60,7 @@ DENIED_V4: Final[tuple[IPv4Network, ...]] = tuple(
 # (IETF protocols with Teredo and ORCHID, documentation twice, 6to4, AS112).
 PUBLIC_V6: Final = IPv6Network("2000::/3")
 DENIED_V6: Final[tuple[IPv6Network, ...]] = tuple(
-    IPv6Network(cidr)
-    for cidr in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
+    IPv6Network(cidr) for cidr in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
 )
 # A public v4 address is public in these two spellings too: the kernel's own, and DNS64's on v6-only networks.
 MAPPED: Final = IPv6Network("::ffff:0:0/96")

@@ -1,0 +1,250 @@
+"""Lets requests through host by host: a place for each, fairly between hosts; makes no request itself.
+
+    slot(host) ─► host paused for long? ─► refused at once (Deferral), no place held
+               ─► waits in its host's own queue; hosts with someone ready take turns for the free places
+               ─► runs, reports what came of it, and wakes the next
+
+A place of the whole is taken only together with one of the host, so that ten thousand URLs of one slow host
+hold as many places as that host may have, and never more.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from yarl import URL
+
+from worker.errors import Deferral, DeferralCode, FetchFailure, fetch_failure
+from worker.hosts import Answer, HostLine, HostRules, judge
+from worker.retry import Again, GiveUp, RetryPolicy, next_step
+
+T = TypeVar("T")
+Refusal = Deferral | FetchFailure
+
+_DEFAULT_RULES: Final = HostRules()
+_DEFAULT_POLICY: Final = RetryPolicy()
+_SWEEP_AT: Final = 20_000
+
+
+def host_of(url: str) -> str:
+    """The host a URL is counted under: lower case, ASCII, without port; "" for what is no URL."""
+    try:
+        return (URL(url).raw_host or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+class _Host:
+    __slots__ = ("line", "name", "ready", "timer", "waiting")
+
+    def __init__(self, name: str, rules: HostRules) -> None:
+        self.name = name
+        self.line = HostLine(rules)
+        self.waiting: deque[asyncio.Future[Refusal | None]] = deque()
+        self.ready = False
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class HostGate:
+    """All hosts of one crawler process, on one event loop."""
+
+    def __init__(self, rules: HostRules = _DEFAULT_RULES, *, total: int = 64, patience_s: float = 3.0) -> None:
+        """`total` places in all; a host paused for longer than `patience_s` is refused instead of waited for."""
+        self._rules = rules
+        self._free = total
+        self._patience = patience_s
+        self._hosts: dict[str, _Host] = {}
+        self._ready: deque[_Host] = deque()
+        self._sweep_at = _SWEEP_AT
+
+    def slot(self, host: str, wait_s: float | None = None) -> "Slot":
+        """`async with gate.slot(host) as slot`: a place, or `slot.refusal` (host_busy after `wait_s`)."""
+        return Slot(self, host, wait_s)
+
+    def restore(self, blocked: Mapping[str, float]) -> None:
+        """Take over pauses (host → seconds from now) that another process or an earlier run was asked for."""
+        now = asyncio.get_running_loop().time()
+        for name, seconds in blocked.items():
+            host = self._host(name)
+            host.line.block(now + seconds, "http_429")
+            self._wake(host, now)
+        self._pump(now)
+
+    def deferrals(self) -> dict[str, float]:
+        """The pauses that hosts asked for and that still run: host → seconds from now."""
+        now = asyncio.get_running_loop().time()
+        left = {name: host.line.blocked_until - now for name, host in self._hosts.items()}
+        return {name: seconds for name, seconds in left.items() if seconds > 0}
+
+    async def enter(self, name: str, wait_s: float | None) -> Refusal | None:
+        """Wait for a place at the host; None: it is taken and must be given back by `leave`."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        host = self._host(name)
+        refusal = self._refusal(host, now)
+        if refusal is not None:
+            return refusal
+        if self._free > 0 and not host.waiting and host.line.wait(now) <= 0:
+            self._grant(host, now)
+            return None
+        turn: asyncio.Future[Refusal | None] = loop.create_future()
+        host.waiting.append(turn)
+        self._wake(host, now)
+        self._pump(now)
+        busy = None
+        if wait_s is not None:
+            busy = loop.call_later(wait_s, _settle, turn, Deferral(name, wait_s, "host_busy"))
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.result() is None:
+                self.leave(name, loop.time(), Answer.NOTHING, None)
+            raise
+        finally:
+            if busy is not None:
+                busy.cancel()
+
+    def leave(self, name: str, began: float, answer: Answer, retry_after_s: float | None) -> None:
+        """Give the place back and say what came of it."""
+        now = asyncio.get_running_loop().time()
+        host = self._hosts[name]
+        host.line.end(now, began, answer, retry_after_s)
+        self._free += 1
+        self._wake(host, now)
+        self._pump(now)
+        if not host.waiting and host.line.blank(now):
+            del self._hosts[name]
+
+    def _host(self, name: str) -> _Host:
+        host = self._hosts.get(name)
+        if host is None:
+            if len(self._hosts) >= self._sweep_at:
+                self._sweep()
+            host = self._hosts[name] = _Host(name, self._rules)
+        return host
+
+    def _refusal(self, host: _Host, now: float) -> Refusal | None:
+        pause = host.line.pause(now)
+        if pause is None or pause[0] <= self._patience:
+            return None
+        if host.line.dead(now):
+            return fetch_failure("host_unavailable", "the host failed too often in a row", retryable=False)
+        return Deferral(host.name, *pause)
+
+    def _grant(self, host: _Host, now: float) -> None:
+        self._free -= 1
+        host.line.begin(now)
+
+    def _wake(self, host: _Host, now: float) -> None:
+        """Put a host with waiters where it belongs: in the ready row, on a timer, or nowhere until a place ends."""
+        while host.waiting and host.waiting[0].done():
+            host.waiting.popleft()
+        if not host.waiting or host.ready:
+            return
+        refusal = self._refusal(host, now)
+        if refusal is not None:
+            while host.waiting:
+                _settle(host.waiting.popleft(), refusal)
+            return
+        wait = host.line.wait(now)
+        if wait <= 0:
+            host.ready = True
+            self._ready.append(host)
+        elif wait != float("inf"):
+            if host.timer is not None:
+                host.timer.cancel()
+            host.timer = asyncio.get_running_loop().call_later(wait, self._on_timer, host)
+
+    def _on_timer(self, host: _Host) -> None:
+        host.timer = None
+        now = asyncio.get_running_loop().time()
+        self._wake(host, now)
+        self._pump(now)
+
+    def _pump(self, now: float) -> None:
+        while self._free > 0 and self._ready:
+            host = self._ready.popleft()
+            host.ready = False
+            while host.waiting and host.waiting[0].done():
+                host.waiting.popleft()
+            if host.waiting and host.line.wait(now) <= 0 and self._refusal(host, now) is None:
+                self._grant(host, now)
+                host.waiting.popleft().set_result(None)
+            self._wake(host, now)
+
+    def _sweep(self) -> None:
+        """Forget idle hosts without a running pause: their old windows cost memory and mean little by now."""
+        now = asyncio.get_running_loop().time()
+        for name, host in list(self._hosts.items()):
+            if host.line.active == 0 and not host.waiting and host.line.pause(now) is None:
+                del self._hosts[name]
+        self._sweep_at = max(_SWEEP_AT, 2 * len(self._hosts))
+
+
+def _settle(turn: asyncio.Future[Refusal | None], refusal: Refusal) -> None:
+    if not turn.done():
+        turn.set_result(refusal)
+
+
+class Slot:
+    """One place at one host, or the reason why there is none (`refusal`: then nothing may be sent)."""
+
+    __slots__ = ("_answer", "_began", "_gate", "_host", "_retry_after", "_wait", "refusal")
+
+    def __init__(self, gate: HostGate, host: str, wait_s: float | None) -> None:
+        self._gate = gate
+        self._host = host
+        self._wait = wait_s
+        self._began = 0.0
+        self._answer = Answer.NOTHING
+        self._retry_after: float | None = None
+        self.refusal: Refusal | None = None
+
+    async def __aenter__(self) -> Self:
+        self.refusal = await self._gate.enter(self._host, self._wait)
+        self._began = asyncio.get_running_loop().time()
+        return self
+
+    def report(self, failure: FetchFailure | None) -> None:
+        """What the request came to (None: a success). Without a report it says nothing about the host."""
+        self._answer = judge(failure)
+        self._retry_after = failure.retry_after_s if failure is not None else None
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.refusal is None:
+            self._gate.leave(self._host, self._began, self._answer, self._retry_after)
+
+
+async def visit(
+    gate: HostGate,
+    host: str,
+    fetch: Callable[[], Awaitable[T | FetchFailure]],
+    *,
+    policy: RetryPolicy = _DEFAULT_POLICY,
+    deferrals: int = 0,
+    wait_s: float | None = None,
+) -> T | FetchFailure | Deferral:
+    """One item's fetch, with its turns at the host and its retries; between them it holds no place."""
+    attempt = 0
+    while True:
+        attempt += 1
+        async with gate.slot(host, wait_s) as slot:
+            if slot.refusal is not None:
+                return slot.refusal
+            answer = await fetch()
+            failure = answer if isinstance(answer, FetchFailure) else None
+            slot.report(failure)
+        if failure is None:
+            return answer
+        step = next_step(failure, attempt, policy=policy, deferrals=deferrals, chance=random.random())
+        if isinstance(step, GiveUp):
+            return failure
+        if not isinstance(step, Again):
+            code: DeferralCode = "http_429" if failure.code == "http_429" else "http_5xx"
+            return Deferral(host, step.wait_s, code)
+        await asyncio.sleep(step.delay_s)
