@@ -1,0 +1,99 @@
+"""Networks by name: torchvision's classifiers and the few of our own; brings no weights."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.mobilenetv2 import mobilenet_v2
+from torchvision.ops.misc import Conv2dNormActivation
+
+from ml.card import ArtifactError
+
+
+class NsfwjsMobileNetV2(nn.Module):
+    """MobileNetV2 as NSFWJS trained it in keras.
+
+    Differs from torchvision's in three ways that its scores depend on: stride-2 convolutions pad right and
+    bottom only, BatchNorm's epsilon is 1e-3, and three dense layers follow the pooling. Input N×3×224×224
+    float in 0…1, output N×labels logits.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.features = mobilenet_v2(norm_layer=partial(nn.BatchNorm2d, eps=1e-3)).features
+        _pad_like_tensorflow(self.features)
+        self.classifier = nn.Sequential(
+            nn.Linear(1280, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, num_classes)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.features(x).mean((2, 3)))
+        return logits
+
+
+class TinyColour(nn.Module):
+    """A network of a few dozen numbers whose scores depend on the mean colour only; for tests."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), nn.BatchNorm2d(3), nn.ReLU6())
+        self.classifier = nn.Linear(3, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.features(x).mean((2, 3)))
+        return logits
+
+
+OWN: dict[str, Callable[[int], nn.Module]] = {
+    "nsfwjs_mobilenet_v2": NsfwjsMobileNetV2,
+    "tiny_colour": TinyColour,
+}
+
+
+def names() -> list[str]:
+    """Every architecture that a card may name."""
+    return sorted([*OWN, *torchvision.models.list_models(module=torchvision.models)])
+
+
+def build(name: str, num_classes: int) -> nn.Module:
+    """An untrained network in eval mode. Raises ArtifactError('unknown_architecture')."""
+    if name in OWN:
+        return OWN[name](num_classes).eval()
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        raise ArtifactError(
+            "unknown_architecture", f"{name!r} is none of {len(names())} known", field="architecture"
+        )
+    network: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
+    return network.eval()
+
+
+def restore(name: str, num_classes: int, state: dict[str, Tensor]) -> nn.Module:
+    """The network with an artifact's weights, in eval mode, gradients off.
+
+    Raises ArtifactError('weights_mismatch') where names, shapes or kinds of numbers do not fit the
+    architecture.
+    """
+    network = build(name, num_classes)
+    expected = network.state_dict()
+    wrong = set(expected) ^ set(state)
+    wrong |= {key for key in set(expected) & set(state) if expected[key].shape != state[key].shape}
+    if wrong:
+        raise ArtifactError(
+            "weights_mismatch", f"{name} with {num_classes} labels does not fit {sorted(wrong)[:3]}"
+        )
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
+        raise ArtifactError("weights_mismatch", f"the weights of {name} hold numbers that are not finite")
+    network.load_state_dict(state)
+    return network.requires_grad_(False)
+
+
+def _pad_like_tensorflow(network: nn.Module) -> None:
+    """Give every stride-2 convolution TensorFlow's padding of even inputs: a row below, a column right."""
+    for block in network.modules():
+        if isinstance(block, Conv2dNormActivation) and block[0].stride == (2, 2):
+            convolution = block[0]
+            convolution.padding = (0, 0)
+            # A separate module, so that convolution and BatchNorm stay neighbours and can be folded.
+            block[0] = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), convolution)

@@ -1,0 +1,227 @@
+"""The ways to run one network: torch as written, torch fused, CUDA, OpenVINO; all behind `Backend`.
+
+`choose` takes the fastest that this machine has and that agrees with the fp32 reference on a probe batch.
+Knows no labels and no files; precision is never lower than the model's card allows.
+"""
+
+import warnings
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Literal, Protocol, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+from torch.fx.proxy import TraceError
+
+from ml.card import Precision
+from ml.presets import Preset
+
+Family = Literal["auto", "reference", "fused", "openvino", "cuda"]
+
+# Largest difference of any score from the reference's, and largest relative L2 difference of the logits, that
+# a backend may show on the probe. fp32 differs by the order of sums only (1e-6 measured); bf16 keeps 8 bits
+# of mantissa (0.3–0.7 % measured on trained torchvision classifiers; weights that came out of quantisation
+# reach 5–11 % and fail).
+TOLERANCE: dict[Precision, tuple[float, float]] = {"fp32": (5e-5, 1e-4), "bf16": (2e-2, 2e-2)}
+
+
+class BackendError(Exception):
+    """No backend can be used; `code` is stable: backend_unknown, backend_unavailable, backend_disagrees."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+class Backend(Protocol):
+    """One network made ready to run. `name` says how, for reports: family and precision."""
+
+    name: str
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """A batch as its preset made it, on the backend's device → float32 logits N×labels, there too."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The backend taken, how far its scores were from the reference's, and what was refused and why."""
+
+    backend: Backend
+    gap: float
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+class TorchBackend:
+    """torch on the CPU or on CUDA. `fused` folds BatchNorm into the convolutions and keeps channels last."""
+
+    def __init__(
+        self, network: nn.Module, preset: Preset, device: torch.device, precision: Precision, *, fused: bool
+    ) -> None:
+        self.name = (
+            f"{device.type if device.type != 'cpu' else 'fused' if fused else 'reference'}-{precision}"
+        )
+        self._layout = torch.channels_last if fused else torch.contiguous_format
+        self._cuda = device.type == "cuda"
+        self._autocast = self._cuda and precision == "bf16"
+        self._dtype = torch.bfloat16 if precision == "bf16" and not self._cuda else torch.float32
+        self._normaliser = preset.normaliser().to(device)
+        folded = _folded(network) if fused else network
+        self._network = folded.to(device, self._dtype).to(memory_format=self._layout)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        with torch.inference_mode():
+            ready = self._normaliser(batch).to(self._dtype, memory_format=self._layout)
+            if not self._cuda:
+                logits: Tensor = self._network(ready)
+                return logits.float()
+            # TF32 is on by default for convolutions and would make "fp32" three decimal digits.
+            with (
+                torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=self._autocast),
+                torch.autocast("cuda", torch.bfloat16, enabled=self._autocast),
+            ):
+                logits = self._network(ready)
+            return logits.float()
+
+
+class OpenVinoBackend:
+    """OpenVINO on the CPU, the optional extra `openvino`; fixed shape, shorter batches are filled up."""
+
+    def __init__(
+        self, network: nn.Module, preset: Preset, precision: Precision, *, batch_size: int, threads: int
+    ) -> None:
+        import openvino as ov
+        from openvino.frontend import GeneralFailure, OpConversionFailure
+
+        self.name = f"openvino-{precision}"
+        self._batch_size = batch_size
+        example = preset(torch.zeros(3, preset.size, preset.size, dtype=torch.uint8)).unsqueeze(0)
+        try:
+            with warnings.catch_warnings(), torch.inference_mode():
+                warnings.simplefilter("ignore")  # tracing warns about every shape that it fixes
+                model = ov.convert_model(nn.Sequential(preset.normaliser(), network), example_input=example)
+            model.reshape([batch_size, *example.shape[1:]])
+            options = {
+                "INFERENCE_NUM_THREADS": threads,
+                "PERFORMANCE_HINT": "LATENCY",
+                # Without it OpenVINO takes bf16 wherever the processor has it.
+                "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+            }
+            self._request = ov.Core().compile_model(model, "CPU", options).create_infer_request()
+        except (RuntimeError, GeneralFailure, OpConversionFailure) as error:
+            raise BackendError("backend_unavailable", f"OpenVINO cannot take this network: {error}") from None
+
+    def forward(self, batch: Tensor) -> Tensor:
+        count = len(batch)
+        parts = []
+        for part in torch.split(batch, self._batch_size):
+            full = F.pad(part, (0, 0, 0, 0, 0, 0, 0, self._batch_size - len(part)))
+            outputs = self._request.infer(full.numpy(), share_inputs=True)
+            parts.append(torch.from_numpy(outputs[0].copy()))
+        return torch.cat(parts)[:count]
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this processor multiplies bf16 itself; emulated bf16 is slower than fp32 and no more exact."""
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def choose(
+    network: nn.Module,
+    preset: Preset,
+    scores: Callable[[Tensor], Tensor],
+    *,
+    family: str = "auto",
+    precision: Precision = "fp32",
+    device: torch.device,
+    batch_size: int,
+    threads: int,
+) -> Chosen:
+    """The fastest backend of `family` whose scores agree with the fp32 reference.
+
+    `precision` is the lowest that the model's card allows, `scores` turns logits into scores. "auto" ends at
+    the reference itself. Raises BackendError where a named family is unknown, missing here or disagrees.
+    """
+    if family not in get_args(Family):
+        raise BackendError("backend_unknown", f"{family!r} is none of {', '.join(get_args(Family))}")
+    reference = TorchBackend(network, preset, torch.device("cpu"), "fp32", fused=False)
+    probe = _probe(preset)
+    expected = reference.forward(probe)
+    refused: dict[str, str] = {}
+    for kind, at in _candidates(family, precision, device):
+        try:
+            backend = _build(kind, at, network, preset, device, batch_size, threads)
+        except BackendError as error:
+            refused[f"{kind}-{at}"] = error.detail
+            continue
+        logits = backend.forward(probe.to(device)).cpu()
+        gap = float((scores(logits) - scores(expected)).abs().max())
+        relative = float((logits - expected).norm() / expected.norm().clamp(min=1e-12))
+        allowed_gap, allowed_relative = TOLERANCE[at]
+        # Written so that a NaN is refused as well.
+        if gap <= allowed_gap and relative <= allowed_relative:
+            return Chosen(backend, gap, refused)
+        refused[backend.name] = f"scores differ by {gap:.2g}, logits by {relative:.2g}"
+    if family == "auto" and device.type == "cpu":
+        return Chosen(reference, 0.0, refused)
+    code = "backend_disagrees" if any("differ" in why for why in refused.values()) else "backend_unavailable"
+    raise BackendError(
+        code, "; ".join(f"{name}: {why}" for name, why in refused.items()) or f"no {family} on {device}"
+    )
+
+
+def _candidates(family: str, precision: Precision, device: torch.device) -> list[tuple[str, Precision]]:
+    """(family, precision), fastest first as measured on MobileNetV2, batch 8, one thread."""
+    lowest: list[Precision] = ["bf16", "fp32"] if precision == "bf16" else ["fp32"]
+    if device.type == "cuda":
+        kinds = {"auto": ["cuda"], "cuda": ["cuda"]}.get(family, [])
+    else:
+        lowest = lowest if cpu_has_bf16() else ["fp32"]
+        kinds = {"auto": ["openvino", "fused"], "cuda": []}.get(family, [family])
+        if family == "auto" and find_spec("openvino") is None:
+            kinds = ["fused"]
+    if family == "reference" and device.type == "cpu":
+        lowest = ["fp32"]
+    return [(kind, at) for at in lowest for kind in kinds]
+
+
+def _build(
+    kind: str,
+    precision: Precision,
+    network: nn.Module,
+    preset: Preset,
+    device: torch.device,
+    batch_size: int,
+    threads: int,
+) -> Backend:
+    if kind == "openvino":
+        if find_spec("openvino") is None:
+            raise BackendError("backend_unavailable", "the extra `openvino` is not installed")
+        return OpenVinoBackend(network, preset, precision, batch_size=batch_size, threads=threads)
+    return TorchBackend(network, preset, device, precision, fused=kind != "reference")
+
+
+def _folded(network: nn.Module) -> nn.Module:
+    """A copy with every BatchNorm folded into its convolution; a plain copy where fx cannot trace it."""
+    try:
+        return fuse(network)
+    except (TraceError, TypeError, NotImplementedError):
+        return deepcopy(network)
+
+
+def _probe(preset: Preset) -> Tensor:
+    """Four made pictures, the same on every machine: soft coloured fields with grain, busy like photos."""
+    generator = torch.Generator().manual_seed(20_240_601)
+    pictures = []
+    for cells in (3, 5, 9, 17):
+        coarse = torch.rand(1, 3, cells, cells, generator=generator) * 255
+        smooth = F.interpolate(coarse, size=(448, 384), mode="bicubic", align_corners=False)[0]
+        grain = torch.randn(3, 448, 384, generator=generator) * 12
+        pictures.append(preset((smooth + grain).clamp(0, 255).to(torch.uint8)))
+    return torch.stack(pictures)

@@ -1,0 +1,195 @@
+"""Several models over the same pictures in one pass: working copies in, named scores out.
+
+Holds the networks of one process and runs them on one device; reads no files and decides nothing about a
+score.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg, decode_png
+
+from ml import architectures, backends, presets
+from ml.artifact import Artifact
+from ml.scores import LabelSet, Scores, Tag
+
+__all__ = ["PredictError", "Predictor", "PrepareError", "Prepared", "Scores", "Tag"]
+
+BATCH_SIZE = {"cpu": 8, "cuda": 128}  # above 8 a CPU core loses up to 2.6 × to its caches
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory")
+
+
+class PrepareError(Exception):
+    """One picture that cannot be prepared; `code` is stable: not_a_working_copy, corrupt_working_copy."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+class PredictError(Exception):
+    """No batch can run; `code` is stable: no_models, duplicate_model, out_of_memory, wrong_output_length."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One picture, ready for every model: one tensor per preset, shared by models with the same preset."""
+
+    inputs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    labels: LabelSet
+    chosen: backends.Chosen
+    input: int  # position of its preset's tensor in Prepared.inputs
+
+
+class Predictor:
+    """Prepares pictures (any thread) and predicts on batches of them (one thread at a time).
+
+    `backend`: auto, reference, fused, openvino or cuda; "auto" takes the fastest that agrees with fp32, per
+    model. `batch_size` defaults to 8 on a CPU and 128 on CUDA and shrinks for good when memory runs out.
+    `threads`: torch's threads for one operation, for the whole process; decoding wants the other cores.
+    """
+
+    def __init__(
+        self,
+        artifacts: Sequence[Artifact],
+        *,
+        device: str = "cpu",
+        backend: str = "auto",
+        batch_size: int | None = None,
+        threads: int = 1,
+    ) -> None:
+        refs = [artifact.card.ref for artifact in artifacts]
+        if not refs:
+            raise PredictError("no_models", "a predictor needs at least one artifact")
+        if len(set(refs)) < len(refs):
+            raise PredictError("duplicate_model", f"the same model twice: {', '.join(refs)}")
+        torch.set_num_threads(threads)
+        self.device = torch.device(device)
+        self.batch_size = batch_size or BATCH_SIZE.get(self.device.type, 8)
+        self.presets: list[presets.Preset] = []
+        self._models: list[_Loaded] = [self._ready(artifact, backend, threads) for artifact in artifacts]
+
+    @property
+    def models(self) -> dict[str, str]:
+        """The task of every loaded model by its name@version."""
+        return {model.labels.ref: model.labels.task for model in self._models}
+
+    @property
+    def backends(self) -> dict[str, backends.Chosen]:
+        """The backend chosen for every model, by name@version."""
+        return {model.labels.ref: model.chosen for model in self._models}
+
+    def prepare(self, data: bytes) -> Prepared:
+        """Decode one working copy (JPEG; PNG is taken too) and run the presets on it, on the CPU.
+
+        Raises PrepareError. Working copies are our own encoder's; bytes from outside belong to `ml.images`.
+        """
+        picture = decode(data)
+        return Prepared(tuple(preset(picture) for preset in self.presets))
+
+    def predict(self, pictures: Sequence[Prepared]) -> list[dict[str, Scores]]:
+        """Scores by name@version for each picture, in order; len(out) == len(in).
+
+        Raises PredictError('out_of_memory') when not even a single picture fits.
+        """
+        results: list[dict[str, Scores]] = []
+        while len(results) < len(pictures):
+            part = pictures[len(results) : len(results) + self.batch_size]
+            try:
+                rows = self._forward(part)
+            except (RuntimeError, MemoryError) as error:
+                self._shrink(len(part), error)
+                continue
+            if len(rows) != len(part):
+                raise PredictError("wrong_output_length", f"{len(rows)} results for {len(part)} pictures")
+            results += rows
+        return results
+
+    def _ready(self, artifact: Artifact, family: str, threads: int) -> _Loaded:
+        card = artifact.card
+        network = architectures.restore(card.architecture, len(card.labels), dict(artifact.state))
+        preset = presets.from_card(card.preset)
+        if preset not in self.presets:
+            self.presets.append(preset)
+        labels = LabelSet(card)
+        chosen = backends.choose(
+            network,
+            preset,
+            labels.activate,
+            family=family,
+            precision=card.precision,
+            device=self.device,
+            batch_size=self.batch_size,
+            threads=threads,
+        )
+        return _Loaded(labels, chosen, self.presets.index(preset))
+
+    def _forward(self, pictures: Sequence[Prepared]) -> list[dict[str, Scores]]:
+        batches = [
+            self._upload([picture.inputs[at] for picture in pictures]) for at in range(len(self.presets))
+        ]
+        with torch.inference_mode():
+            scores = [
+                model.labels.activate(model.chosen.backend.forward(batches[model.input]))
+                for model in self._models
+            ]
+            # Only here does the CPU wait for the device.
+            values = [tensor.cpu().numpy().astype(np.float32, copy=False) for tensor in scores]
+        lengths = {len(array) for array in values}
+        if lengths != {len(pictures)}:
+            raise PredictError(
+                "wrong_output_length", f"{sorted(lengths)} results for {len(pictures)} pictures"
+            )
+        return [
+            {
+                model.labels.ref: Scores(model.labels, array[at])
+                for model, array in zip(self._models, values, strict=True)
+            }
+            for at in range(len(pictures))
+        ]
+
+    def _upload(self, tensors: list[Tensor]) -> Tensor:
+        if self.device.type != "cuda":
+            return torch.stack(tensors)
+        shape = (len(tensors), *tensors[0].shape)
+        pinned = torch.empty(shape, dtype=tensors[0].dtype, pin_memory=True)
+        return torch.stack(tensors, out=pinned).to(self.device, non_blocking=True)
+
+    def _shrink(self, tried: int, error: BaseException) -> None:
+        """Halve the batch after running out of memory; anything else is raised again."""
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(
+            sign in str(error) for sign in _OUT_OF_MEMORY
+        ):
+            raise error
+        if tried == 1:
+            raise PredictError("out_of_memory", f"a single picture does not fit on {self.device}") from error
+        self.batch_size = tried // 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def decode(data: bytes) -> Tensor:
+    """A working copy as uint8 RGB 3×H×W. Raises PrepareError."""
+    decoders = {b"\xff\xd8\xff": decode_jpeg, b"\x89PN": decode_png}
+    if data[:3] not in decoders:
+        raise PrepareError("not_a_working_copy", f"{len(data)} bytes that are neither JPEG nor PNG")
+    # A bytearray, because torch refuses to promise that read-only memory stays unwritten.
+    raw = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    try:
+        picture: Tensor = decoders[data[:3]](raw, mode=ImageReadMode.RGB)
+    except RuntimeError as error:
+        raise PrepareError("corrupt_working_copy", str(error).splitlines()[0]) from None
+    return picture

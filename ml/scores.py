@@ -1,0 +1,88 @@
+"""From a network's logits to named scores; knows labels and activations, no network and no picture."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ml.card import ModelCard
+
+
+class Tag(NamedTuple):
+    """One reported label: its group, its score in 0…1 and the model (name@version) that gave it."""
+
+    label: str
+    group: str
+    score: float
+    model: str
+
+
+class LabelSet:
+    """The outputs of one model: turns its logits into scores and gives the scores their names."""
+
+    def __init__(self, card: ModelCard) -> None:
+        self.ref = card.ref
+        self.task = card.task
+        self.labels = card.labels
+        self.thresholds = np.array([label.threshold or 0.0 for label in card.labels], np.float32)
+        names = [label.name for label in card.labels]
+        twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
+        # A name that two groups share gets its group in front, else one score would hide the other.
+        self.keys = [
+            f"{label.group}:{label.name}" if label.name in twice else label.name for label in card.labels
+        ]
+        self._temperature = card.temperature
+        self._groups = [(card.head[group], torch.tensor(at)) for group, at in card.groups.items()]
+
+    def activate(self, logits: Tensor) -> Tensor:
+        """Logits N×labels → scores N×labels, float32 in 0…1: per group softmax (sums to 1) or sigmoid."""
+        logits = logits.float() / self._temperature
+        if len(self._groups) == 1:
+            return _activate(self._groups[0][0], logits)
+        scores = torch.empty_like(logits)
+        for head, positions in self._groups:
+            at = positions.to(logits.device)
+            scores[:, at] = _activate(head, logits[:, at])
+        return scores
+
+
+class Scores:
+    """The scores of one picture by one model; `values` is float32, in the order of the model's labels."""
+
+    __slots__ = ("labels", "values")
+
+    def __init__(self, labels: LabelSet, values: npt.NDArray[np.float32]) -> None:
+        self.labels = labels
+        self.values = values
+
+    @property
+    def model(self) -> str:
+        """name@version of the model."""
+        return self.labels.ref
+
+    @property
+    def task(self) -> str:
+        """'tags' or 'moderation'."""
+        return self.labels.task
+
+    def finite(self) -> bool:
+        """False where the network gave NaN or infinity: such scores must not be stored."""
+        return bool(np.isfinite(self.values).all())
+
+    def top(self, k: int, min_score: float = 0.0) -> list[Tag]:
+        """The best `k` labels, best first, that reach both `min_score` and their own threshold."""
+        (reached,) = np.nonzero(self.values >= np.maximum(self.labels.thresholds, np.float32(min_score)))
+        # Stable, so that equal scores keep the label order on every machine.
+        best = reached[np.argsort(-self.values[reached], kind="stable")[:k]]
+        named = [(self.labels.labels[at], float(self.values[at])) for at in best]
+        return [Tag(label.name, label.group, score, self.model) for label, score in named]
+
+    def as_dict(self) -> dict[str, float]:
+        """Every label's score by name; by group:name where two groups share a name."""
+        return dict(zip(self.labels.keys, self.values.tolist(), strict=True))
+
+
+def _activate(head: str, logits: Tensor) -> Tensor:
+    return logits.softmax(1) if head == "softmax" else logits.sigmoid()
