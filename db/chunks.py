@@ -101,12 +101,12 @@ def release(session: Session, chunk: Chunk, *, delay_s: float = 0.0) -> bool:
 def items(session: Session, chunk: Chunk) -> list[ChunkItem]:
     """What an ingest chunk is to fetch, in order; repeated pictures of a range follow their first and are not here."""
     query = _ITEMS_OF_RANGE if chunk.seqs is None else _ITEMS_OF_SEQS
-    return [ChunkItem(*row) for row in session.execute(query, _member_parameters(chunk)).tuples()]
+    return [ChunkItem(*row) for row in session.execute(query, _member_parameters(chunk))]
 
 
 def images_of(session: Session, chunk: Chunk) -> list[ChunkImage]:
     """The images of an infer chunk's members, in order."""
-    rows = session.execute(_IMAGES, {**_member_parameters(chunk), "account_id": chunk.account_id}).tuples()
+    rows = session.execute(_IMAGES, {**_member_parameters(chunk), "account_id": chunk.account_id})
     return [
         ChunkImage(seq, bytes(sha), key, None if work_sha is None else bytes(work_sha))
         for seq, sha, key, work_sha in rows

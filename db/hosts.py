@@ -14,7 +14,7 @@ def blocked_until(session: Session, hosts: Sequence[str] | None = None) -> dict[
             " WHERE not_before > now() AND (CAST(:hosts AS text[]) IS NULL OR host = ANY(:hosts))"
         ),
         {"hosts": None if hosts is None else list(hosts)},
-    ).tuples()
+    )
     return dict(rows.all())
 
 

@@ -68,7 +68,7 @@ def analyses_of(session: Session, account_id: int, shas: Sequence[bytes], model:
             " WHERE account_id = :account_id AND model = :model AND sha256 = ANY(:shas)"
         ),
         {"account_id": account_id, "model": model, "shas": list(shas)},
-    ).tuples()
+    )
     return {bytes(sha): scores for sha, scores in rows}
 
 

@@ -1,4 +1,4 @@
-"""Jobs: submit, read, cancel. Their progress is in `db.progress`, their end in `db.endings`, retries in `db.retries`."""
+"""Jobs: submit, read, cancel. Progress, end and retries: `db.progress`, `db.endings`, `db.retries`."""
 
 import json
 from collections.abc import Iterable, Iterator

@@ -110,7 +110,7 @@ def _with_followers(session: Session, chunk: Chunk, outcomes: Sequence[IngestOut
     if not chunk.followers or not outcomes:
         return outcomes
     by_seq = {outcome.seq: outcome for outcome in outcomes}
-    rows = session.execute(_FOLLOWERS, {"bucket": chunk.bucket, "job_id": chunk.job_id, "seqs": list(by_seq)}).tuples()
+    rows = session.execute(_FOLLOWERS, {"bucket": chunk.bucket, "job_id": chunk.job_id, "seqs": list(by_seq)})
     copies = [
         IngestOutcome(seq, first.image, first.code, first.detail, first.status)
         for seq, first in ((seq, by_seq[same_as]) for seq, same_as in rows)

@@ -58,9 +58,9 @@ def retry(
 def _tally(session: Session, job: Job) -> dict[str, Any]:
     """The sums of what is settled, counted from the rows that stay: the base of the new round's progress."""
     parameters = {"bucket": job.bucket, "id": job.id}
-    ingested: dict[str, int] = dict(session.execute(_COUNT_INGESTS, parameters).tuples().all())
+    ingested: dict[str, int] = dict(session.execute(_COUNT_INGESTS, parameters).all())
     tally: dict[str, Any] = {"codes": {}, "ingested": ingested.get("done", 0)}
-    for outcome, code, was_ingested, count in session.execute(_COUNT_RESULTS, parameters).tuples():
+    for outcome, code, was_ingested, count in session.execute(_COUNT_RESULTS, parameters):
         name = {"done": "done", "cancelled": "cancelled"}.get(
             outcome, "infer_failed" if was_ingested else "ingest_failed"
         )

@@ -279,7 +279,7 @@ CREATE TABLE hosts (
 # The roles may COPY into the leaves (COPY is refused on tables with row-level security), never read them.
 OPEN_BUCKET = """
 CREATE FUNCTION tagmill_open_bucket() RETURNS integer
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE b integer; parent text;
 BEGIN
   PERFORM pg_advisory_xact_lock(hashtextextended('tagmill_open_bucket', 0));
@@ -301,7 +301,7 @@ GRANT EXECUTE ON FUNCTION tagmill_open_bucket() TO tagmill_worker;
 # What an operator's metrics need of all accounts, as sums only: the API's role cannot see the rows themselves.
 METRICS = """
 CREATE FUNCTION tagmill_metrics() RETURNS TABLE (name text, labels jsonb, value double precision)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
   SELECT 'chunks', jsonb_build_object('stage', stage, 'state', state), count(*)::float8
     FROM chunks WHERE state <> 'done' GROUP BY stage, state
   UNION ALL
@@ -378,15 +378,20 @@ INSERT INTO policies (name, version, document, active) VALUES ('default', 1, '{
 
 def upgrade() -> None:
     for sql in (ROLES, TABLES, OPEN_BUCKET, METRICS, GRANTS, KEY_POLICIES, DEFAULT_POLICY):
-        op.get_bind().exec_driver_sql(sql)
+        _run(sql)
     for table in WALLED:
-        op.get_bind().exec_driver_sql(POLICY.format(table=table))
-    op.get_bind().exec_driver_sql("SELECT tagmill_open_bucket()")
+        _run(POLICY.format(table=table))
+    _run("SELECT tagmill_open_bucket()")
 
 
 def downgrade() -> None:
-    op.get_bind().exec_driver_sql(
+    _run(
         "DROP FUNCTION tagmill_open_bucket(), tagmill_metrics();"
         "DROP TABLE results, ingests, items, images, analyses, idempotency, outbox, audit_log, workers, hosts,"
         " chunks, jobs, buckets, policies, model_versions, api_keys, accounts"
     )
+
+
+def _run(sql: str) -> None:
+    """Straight to psycopg: SQLAlchemy would take the % of format() for its placeholders."""
+    op.get_bind().connection.driver_connection.execute(sql)
