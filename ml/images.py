@@ -60,6 +60,7 @@ _PARSER_ERRORS: Final = (
 )
 _BOMB_IS_ERROR: Final = ("error", None, Image.DecompressionBombWarning, None, 0)
 _ORIENTATION_TAG: Final = 0x0112
+_QUARTER_TURNS: Final = (5, 6, 7, 8)
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -125,16 +126,13 @@ def read(data: bytes, limits: Limits = Limits()) -> Picture:
             opened.draft(None, (2 * limits.draft_short_side,) * 2)
         opened.load()
     # A TIFF's orientation is applied by its plugin in load(), and gone from the tags after it.
-    turn = _UPRIGHT.get(_orientation(opened))
+    orientation = _orientation(opened)
+    turn = _UPRIGHT.get(orientation)
     with _typed("decompression_bomb"):
         image = flatten_to_rgb(opened)
         image = image if turn is None else image.transpose(turn)
     image.info.clear()
-    if turn is not None and turn not in (
-        Image.Transpose.FLIP_LEFT_RIGHT,
-        Image.Transpose.FLIP_TOP_BOTTOM,
-        Image.Transpose.ROTATE_180,
-    ):
+    if orientation in _QUARTER_TURNS:
         width, height = height, width
     return Picture(image, width, height, declared)
 
