@@ -102,9 +102,7 @@ def name_of(rgb: NDArray[np.float64]) -> str:
     return _TABLE_NAMES[int(((_TABLE_LAB - to_lab(rgb[None])) ** 2).sum(axis=1).argmin())]
 
 
-def _merged(
-    rgb: NDArray[np.float64], share: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _merged(rgb: NDArray[np.float64], share: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Join the two nearest clusters until all are further apart than `_MERGE_BELOW`. (n, 3), (n,) → fewer."""
     rgb, share = rgb.copy(), share.copy()
     while len(share) > 1:

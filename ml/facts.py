@@ -53,9 +53,7 @@ def pdq(image: Image.Image) -> tuple[bytes, int]:
     # Box filters and decimation are linear and separable, so that both axes are one small matrix each.
     block = _smooth_and_decimate(height) @ luma @ _smooth_and_decimate(width).T
     frequencies = _DCT @ block @ _DCT.T
-    median = np.partition(frequencies, 127, axis=None)[
-        127
-    ]  # of the two middle ones the lower, as the reference
+    median = np.partition(frequencies, 127, axis=None)[127]  # of the two middle ones the lower, as the reference
     bits = (frequencies > median).ravel()[::-1]
     return np.packbits(bits).tobytes(), _pdq_quality(block)
 

@@ -1,0 +1,119 @@
+"""The normaliser's process: hostile bytes from its parent in, a working copy and facts out. It opens no file.
+
+    hello → (picture → decode under limits → working copy → facts → answer)*
+
+Started by worker.sandbox_process with its configuration as its only argument.
+"""
+
+import json
+import os
+import runpy
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from io import BytesIO, FileIO
+from typing import Any, Final
+
+from PIL import Image
+
+from ml import facts as picture_facts
+from ml import images
+from worker.confinement import ANSWERS, cpu_limit, lock_in
+from worker.sandbox_frames import ANSWER, DONE, FAILED, HELLO, HOOK, REQUEST
+
+_REQUESTS: Final = FileIO(0, closefd=False)
+
+Hooks = dict[str, Callable[[], Any]]
+
+
+class Normalising:
+    """Turns one picture's bytes into an answer's header and body, by one configuration."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.limits = images.Limits(**config["limits"])
+        self.facts: list[str] = config["facts"]
+        self.short_side: int = config["short_side"]
+        self.quality: int = config["quality"]
+        self.cpu_s: float = config["cpu_s"]
+
+    def __call__(self, data: bytes) -> tuple[bytes, dict[str, Any], bytes]:
+        started = time.perf_counter()
+        try:
+            with cpu_limit(self.cpu_s):
+                picture = images.read(data, self.limits)
+                work = images.encode_working_copy(picture.image, self.short_side, self.quality)
+                found = picture_facts.facts(picture.image, self.facts)
+        except images.ImageError as error:
+            return FAILED, {"code": error.code, "detail": error.detail}, b""
+        except MemoryError:
+            return FAILED, {"code": "decode_memory", "detail": "out of memory"}, b""
+        except Exception as error:  # noqa: BLE001 - the top of the stage: the parent replaces this process
+            return FAILED, {"code": "decoder_crashed", "detail": f"{type(error).__name__}: {error}"[:200]}, b""
+        header = {
+            "width": picture.width,
+            "height": picture.height,
+            "format": picture.format,
+            **found,
+            "seconds": round(time.perf_counter() - started, 6),
+        }
+        if "pdq" in found:
+            header["pdq"] = found["pdq"].hex()
+        return DONE, header, work
+
+
+def main() -> None:
+    """Import and warm up, lock in, then serve until the parent closes the pipe."""
+    config = json.loads(sys.argv[1])
+    warnings.simplefilter("ignore")
+    if config["limits"]["heif"]:
+        images.enable_heif()
+    hooks: Hooks = runpy.run_path(config["hooks"])["HOOKS"] if config["hooks"] else {}
+    normalise = Normalising(config)
+    _warm_up(normalise)
+    walls = lock_in(**config["walls"])
+    send(HELLO, {"walls": walls.as_dict()}, b"")
+    while (header := receive(REQUEST.size)) is not None:
+        kind, length = REQUEST.unpack(header)
+        payload = receive(length)
+        if payload is None:
+            break
+        if kind == HOOK and hooks:
+            send(DONE, {"result": hooks[payload.decode()]()}, b"")
+        else:
+            send(*normalise(payload))
+    os._exit(0)
+
+
+def _warm_up(normalise: Normalising) -> None:
+    """Decode one picture of each format, so that nothing is left to be imported or looked up on disk."""
+    sample = Image.linear_gradient("L").resize((16, 16))
+    for name in images.FORMATS:
+        out = BytesIO()
+        sample.save(out, name)
+        normalise(out.getvalue())
+    normalise(b"\xff\xd8\xff broken")
+
+
+def receive(size: int) -> bytes | None:
+    """Exactly `size` bytes from the parent; None when it has closed the pipe."""
+    buffer = bytearray(size)
+    rest = memoryview(buffer)
+    while rest:
+        count = _REQUESTS.readinto(rest)
+        if not count:
+            return None
+        rest = rest[count:]
+    return bytes(buffer)
+
+
+def send(kind: bytes, header: dict[str, Any], body: bytes) -> None:
+    """One answer to the parent."""
+    text = json.dumps(header).encode()
+    rest = memoryview(ANSWER.pack(kind, len(text), len(body)) + text + body)
+    while rest:
+        rest = rest[os.write(ANSWERS, rest) :]
+
+
+if __name__ == "__main__":
+    main()
