@@ -327,6 +327,17 @@ REVOKE ALL ON FUNCTION tagmill_metrics() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tagmill_metrics() TO tagmill_api, tagmill_worker;
 """
 
+# What a catalog reads with plain SQL: one row a tag of a product's picture. Row-level security is the reader's.
+CATALOG = """
+CREATE VIEW catalog_tags WITH (security_invoker = true) AS
+SELECT i.account_id, i.product_id, r.job_id, r.seq, i.client_id, i.url, encode(r.sha256, 'hex') AS sha256,
+  t.label, t."group", t.score, t.model, r.moderation ->> 'verdict' AS verdict, r.created_at
+FROM items i JOIN results r ON r.bucket = i.bucket AND r.job_id = i.job_id AND r.seq = i.seq,
+  jsonb_to_recordset(r.tags) AS t(label text, "group" text, score real, model text)
+WHERE i.product_id IS NOT NULL AND r.outcome = 'done';
+GRANT SELECT ON catalog_tags TO tagmill_api, tagmill_worker;
+"""
+
 GRANTS = """
 GRANT SELECT ON accounts, api_keys, model_versions, policies, buckets, alembic_version TO tagmill_api, tagmill_worker;
 GRANT UPDATE (last_used_at) ON api_keys TO tagmill_api;
@@ -377,7 +388,7 @@ INSERT INTO policies (name, version, document, active) VALUES ('default', 1, '{
 
 
 def upgrade() -> None:
-    for sql in (ROLES, TABLES, OPEN_BUCKET, METRICS, GRANTS, KEY_POLICIES, DEFAULT_POLICY):
+    for sql in (ROLES, TABLES, OPEN_BUCKET, METRICS, CATALOG, GRANTS, KEY_POLICIES, DEFAULT_POLICY):
         _run(sql)
     for table in WALLED:
         _run(POLICY.format(table=table))
@@ -386,7 +397,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     _run(
-        "DROP FUNCTION tagmill_open_bucket(), tagmill_metrics();"
+        "DROP VIEW catalog_tags; DROP FUNCTION tagmill_open_bucket(), tagmill_metrics();"
         "DROP TABLE results, ingests, items, images, analyses, idempotency, outbox, audit_log, workers, hosts,"
         " chunks, jobs, buckets, policies, model_versions, api_keys, accounts"
     )
