@@ -1,7 +1,7 @@
-"""The one folder of a local installation: which file is where, who owns it now, and what is running; starts nothing.
+"""The one folder of a local installation: which file is where and what runs there; starts nothing.
 
-The folder is TAGMILL_HOME, else tagmill/ in XDG_DATA_HOME (~/.local/share). It is the same from every working folder,
-so that `tagmill submit` finds the system that `tagmill up` runs.
+The folder is TAGMILL_HOME, else tagmill/ in XDG_DATA_HOME (~/.local/share). It is the same from every working
+folder, so that `tagmill submit` finds the system that `tagmill up` runs.
 """
 
 import fcntl
@@ -54,7 +54,7 @@ class Home:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def take(self) -> None:
-        """Own the folder until `leave` or the end of this process; ServiceError('already_running') if another does."""
+        """Own the folder until `leave` or our end; ServiceError('already_running') if another process does."""
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = open(self.root / "lock", "a", encoding="ascii")  # noqa: SIM115 - held until leave()
         try:
@@ -63,9 +63,7 @@ class Home:
             lock.close()
             now = self.running()
             where = f" at {now.url} (process {now.pid})" if now else ""
-            message = (
-                f"Tagmill already runs in {self.root}{where}. Stop it, or set TAGMILL_HOME to another folder."
-            )
+            message = f"Tagmill already runs in {self.root}{where}. Stop it, or set TAGMILL_HOME to another folder."
             raise ServiceError("already_running", message) from None
         self._lock = lock
 

@@ -1,4 +1,4 @@
-"""The account and API key that this machine's own commands use; kept in the home folder, readable by its owner."""
+"""The account and API key that this machine's own commands use, kept in the home folder."""
 
 from db import accounts
 from db.errors import BadKey, NotFound

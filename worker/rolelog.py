@@ -9,7 +9,7 @@ _ROTATE_BYTES = 50_000_000
 
 
 class RoleLog:
-    """Appends lines of several processes to one file. A file that has grown past 50 MB is put aside at the start."""
+    """Appends lines of several processes to one file; one past 50 MB is put aside at the start."""
 
     def __init__(self, path: Path, *, echo: bool = False) -> None:
         if path.exists() and path.stat().st_size > _ROTATE_BYTES:

@@ -1,4 +1,4 @@
-"""One role as a child process: started, logged, restarted with growing pauses, stopped with all its own children."""
+"""One role as a child process: logged, restarted with growing pauses, stopped with its own children."""
 
 import json
 import os
@@ -21,9 +21,7 @@ def pause_before_restart(failures: int) -> float:
 class RoleProcess:
     """A role's process group. `run` is the folder where its pid is noted for a later start's clean-up."""
 
-    def __init__(
-        self, role: str, command: list[str], environment: dict[str, str], *, log: RoleLog, run: Path
-    ) -> None:
+    def __init__(self, role: str, command: list[str], environment: dict[str, str], *, log: RoleLog, run: Path) -> None:
         self.role = role
         self.restarts = 0
         self._command = command
@@ -74,7 +72,7 @@ class RoleProcess:
             os.kill(self.pid, signal.SIGTERM)
 
     def stop(self, deadline: float) -> None:
-        """Wait until `deadline` (time.monotonic()) for it to end after `ask_to_stop`, then kill what is left."""
+        """After `ask_to_stop`: wait until `deadline` (time.monotonic()), then kill what is left."""
         if self._process is None:
             return
         try:
@@ -102,7 +100,7 @@ def _kill_group(group: int) -> None:
 
 
 def end_leftovers(run: Path) -> None:
-    """Kill role processes that an earlier supervisor left: those whose noted pid still runs the noted command."""
+    """Kill role processes that an earlier supervisor left: a noted pid that runs the noted command."""
     for note in run.glob("*.pid"):
         try:
             left = json.loads(note.read_text(encoding="utf-8"))

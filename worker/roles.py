@@ -1,4 +1,4 @@
-"""The commands behind the roles, and the environment they get: the same for `tagmill up`, containers and by hand."""
+"""The commands behind the roles, and their environment: the same for `tagmill up`, in containers and by hand."""
 
 import os
 import sys
@@ -40,7 +40,7 @@ def _api(listen: Listen) -> list[str]:
         "--timeout": "60",
     }
     flat = [part for pair in options.items() for part in pair]
-    # No control socket: a file anybody on the machine could talk to. No preload: connections do not survive a fork.
+    # No control socket: it is one more way in. No preload: connections do not survive a fork.
     return [sys.executable, "-m", "gunicorn", "api.wsgi:app", *flat, "--no-control-socket"]
 
 

@@ -1,8 +1,8 @@
-"""`tagmill up`: the whole system on one machine, from servers to roles, until told to stop; it does none of the work.
+"""`tagmill up`: the whole system on one machine, servers and roles, until told to stop; does none of the work.
 
 start: lock the folder → end leftovers → Postgres, Valkey (unless a URL is configured) → migrate → key → roles
 watch: a role or server that ended is started again, later and later while it keeps failing
-stop:  roles (SIGTERM, then SIGKILL) → servers; if this process is killed instead, the kernel ends its children
+stop:  roles (SIGTERM, then SIGKILL) → servers; if we are killed instead, the kernel ends our children
 """
 
 import json
@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
-from db import migrate
-from db.session import API_ROLE, WORKER_ROLE
+from db import migrate, registry
+from db.session import API_ROLE, WORKER_ROLE, Database
 from worker import localkey, roles
+from worker.client import Client
 from worker.embedded import EmbeddedPostgres, EmbeddedValkey
 from worker.home import Home, Running
 from worker.rolelog import RoleLog
@@ -32,7 +33,7 @@ def with_login(url: str, user: str, password: str) -> str:
 
 
 class Supervisor:
-    """Everything `tagmill up` keeps running. Use it from one thread: the children live as long as that thread.
+    """Everything `tagmill up` keeps running. Use it from one thread: children live as long as it.
 
     `settings` are TAGMILL_* variables for the roles; `say` is told in plain words what happens.
     """
@@ -73,7 +74,7 @@ class Supervisor:
         return {child.role: child.pid for child in self._children if child.pid is not None}
 
     def start(self) -> None:
-        """Bring everything up, until the role processes are started. ServiceError, DbError if something cannot."""
+        """Bring everything up, up to the start of the roles. ServiceError, DbError if something cannot."""
         self.home.take()
         try:
             self.home.prepare()
@@ -98,14 +99,34 @@ class Supervisor:
             self._say("starting " + ", ".join(roles.ROLES))
             for child in self._children:
                 child.launch()
-            blobs, models = (
-                environments["api"][name] for name in ("TAGMILL_BLOB_ROOT", "TAGMILL_MODEL_ROOT")
-            )
+            blobs, models = (environments["api"][name] for name in ("TAGMILL_BLOB_ROOT", "TAGMILL_MODEL_ROOT"))
             running = Running(os.getpid(), self.url, self.database_url, self.broker_url, blobs, models)
             self.home.announce(running)
         except BaseException:
             self.stop()
             raise
+
+    def await_ready(self, timeout_s: float = 90.0) -> None:
+        """Return when the API says it can serve; ServiceError with the end of the log if it does not in time."""
+        deadline = time.monotonic() + timeout_s
+        with Client(self.url, "") as client:
+            while not client.ready():
+                self.watch()
+                if time.monotonic() > deadline:
+                    tail = "\n".join(self.home.log.read_text(errors="replace").splitlines()[-12:])
+                    raise ServiceError(
+                        "not_ready", f"the API did not become ready; the end of {self.home.log}:\n{tail}"
+                    )
+                time.sleep(0.2)
+
+    def active_models(self) -> dict[str, str]:
+        """The active model of each task, as name@version."""
+        database = Database(self.database_url, pool_size=1)
+        try:
+            with database.transaction() as session:
+                return {model.task: model.ref for model in registry.list_models(session) if model.state == "active"}
+        finally:
+            database.dispose()
 
     def watch(self) -> None:
         """Look once at every server and role and start again what ended; call it about twice a second."""
@@ -180,9 +201,7 @@ class Supervisor:
             taken = {"TAGMILL_DATABASE_URL": self.database_url}
             return {name: {**shared, **taken, "TAGMILL_DATABASE_ROLE": role} for name, role in owners.items()}
         passwords = self._role_passwords()
-        migrate.upgrade(
-            self.database_url, api_password=passwords[API_ROLE], worker_password=passwords[WORKER_ROLE]
-        )
+        migrate.upgrade(self.database_url, api_password=passwords[API_ROLE], worker_password=passwords[WORKER_ROLE])
         return {
             name: {**shared, "TAGMILL_DATABASE_URL": with_login(self.database_url, role, passwords[role])}
             for name, role in owners.items()
@@ -191,8 +210,6 @@ class Supervisor:
     def _role_passwords(self) -> dict[str, str]:
         path = self.home.run / "passwords.json"
         if not path.exists():
-            write_private(
-                path, json.dumps({role: secrets.token_urlsafe(24) for role in (API_ROLE, WORKER_ROLE)})
-            )
+            write_private(path, json.dumps({role: secrets.token_urlsafe(24) for role in (API_ROLE, WORKER_ROLE)}))
         passwords: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
         return passwords

@@ -1,0 +1,69 @@
+"""The `tagmill` command: gathers the commands and turns expected failures into one line on stderr."""
+
+import sys
+
+import typer
+
+from worker import cli_doctor, cli_jobs, cli_keys, cli_models, cli_roles
+
+app = typer.Typer(
+    name="tagmill",
+    help="Self-hosted bulk tagging and moderation of pictures.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+cli_roles.register(app)
+cli_jobs.register(app)
+app.add_typer(cli_keys.app, name="keys", rich_help_panel="Administer")
+app.add_typer(cli_models.app, name="models", rich_help_panel="Administer")
+cli_doctor.register(app)
+
+
+def main() -> None:
+    """Entry point: exit code 0, 1 for an expected failure, 2 for wrong usage, 130 after Ctrl-C."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if not _report(error):
+            raise
+        sys.exit(1)
+
+
+def _report(error: Exception) -> bool:
+    """Print an expected failure; False for one that is a fault of ours and deserves its traceback."""
+    from pydantic import ValidationError
+    from rich.console import Console
+    from rich.markup import escape
+
+    from db.errors import DbError
+    from worker.client import ApiProblem, ClientError
+    from worker.errors import WorkerError
+    from worker.service import ServiceError
+
+    screen = Console(stderr=True, highlight=False)
+    if isinstance(error, ValidationError):
+        for fault in error.errors():
+            name = "TAGMILL_" + "_".join(str(part) for part in fault["loc"]).upper()
+            screen.print(f"[red]{escape(name)}[/]: {escape(fault['msg'])}")
+        return True
+    if not isinstance(error, (ClientError, ServiceError, DbError, WorkerError)):
+        return False
+    screen.print(f"[red]{escape(str(error))}[/] [dim]({error.code})[/]", soft_wrap=True)
+    if isinstance(error, ApiProblem):
+        for detail in error.errors[:10]:
+            place = next(
+                (f"{k} {detail[k]}: " for k in ("line", "item", "file", "field") if detail.get(k) is not None), ""
+            )
+            screen.print(f"  {escape(place)}{escape(str(detail.get('detail', '')))} [dim]({detail.get('code')})[/]")
+        if len(error.errors) > 10:
+            screen.print(f"  … and {len(error.errors) - 10} more")
+    return True
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Commands for API keys: create (shown once), list, revoke."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from db.session import Database
+
+app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
+Account = Annotated[str, typer.Option(help="The account that the key opens.")]
+
+
+@contextmanager
+def owners_database() -> "Iterator[Database]":
+    """The database that keys and models are administered in, at the newest schema."""
+    from db import migrate
+    from db.session import Database
+    from worker.home import Home
+    from worker.local import place
+
+    with place(Home.default()) as where:
+        if where.origin.startswith("embedded"):
+            migrate.upgrade(where.database_url)
+        database = Database(where.database_url, pool_size=1, application_name="tagmill cli")
+        try:
+            yield database
+        finally:
+            database.dispose()
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="What the key is for, to know it again in the list.")],
+    account: Account = "local",
+    scope: Annotated[list[str] | None, typer.Option(help="Repeat for several; without it, all scopes.")] = None,
+    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires; without it, never.")] = None,
+) -> None:
+    """Create a key (and its account, if it is new). It is shown once; only its hash is kept."""
+    from db import accounts
+    from db.errors import NotFound
+
+    if unknown := sorted(set(scope or []) - set(accounts.SCOPES)):
+        raise typer.BadParameter(
+            f"unknown: {', '.join(unknown)}; there are {', '.join(accounts.SCOPES)}", param_hint="--scope"
+        )
+    expires = datetime.now(UTC) + timedelta(days=days) if days else None
+    with owners_database() as database, database.transaction() as session:
+        try:
+            owner = accounts.by_name(session, account)
+        except NotFound:
+            owner = accounts.create(session, account)
+        key, secret = accounts.create_key(session, owner.id, name, tuple(scope) if scope else accounts.SCOPES, expires)
+        about = f"Key {key.key_id} of the account {account}; it is not shown again."
+    # The key alone on stdout, so that a script can keep it.
+    typer.echo(about, err=True)
+    typer.echo(secret)
+
+
+@app.command(name="list")
+def list_(account: Account = "local") -> None:
+    """List an account's keys, revoked ones too."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from db import accounts
+
+    with owners_database() as database, database.transaction() as session:
+        keys = accounts.list_keys(session, accounts.by_name(session, account).id)
+    table = Table("key", "name", "scopes", "created", "last used", "state", box=None, header_style="bold")
+    for key in keys:
+        expired = key.expires_at is not None and key.expires_at <= datetime.now(UTC)
+        state = "[red]revoked[/]" if key.revoked_at else "[yellow]expired[/]" if expired else "[green]good[/]"
+        table.add_row(key.key_id, key.name, " ".join(key.scopes), _day(key.created_at), _day(key.last_used_at), state)
+    Console().print(table)
+
+
+def _day(when: datetime | None) -> str:
+    return f"{when:%Y-%m-%d %H:%M}" if when else "–"
+
+
+@app.command()
+def revoke(
+    key: Annotated[str, typer.Argument(help="The key's id (8 characters, see list).")], account: Account = "local"
+) -> None:
+    """Revoke a key: from now on it opens nothing."""
+    from db import accounts
+
+    with owners_database() as database, database.transaction() as session:
+        accounts.revoke_key(session, accounts.by_name(session, account).id, key)
+    typer.echo(f"Key {key} is revoked.")

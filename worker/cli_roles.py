@@ -1,0 +1,142 @@
+"""Commands that run the system: `up` for all of it on one machine, one command per role, and `migrate`."""
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from worker import roles
+
+RUN = "Run"
+Host = Annotated[str, typer.Option(envvar="TAGMILL_API_HOST", help="Address the API listens on.")]
+Port = Annotated[int, typer.Option(envvar="TAGMILL_API_PORT", help="Port of the API; 0 takes any free one.")]
+Workers = Annotated[int, typer.Option(envvar="TAGMILL_API_WORKERS", min=1, help="API processes.")]
+Threads = Annotated[int, typer.Option(envvar="TAGMILL_API_THREADS", min=1, help="Threads of each API process.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the application."""
+    app.command(rich_help_panel=RUN)(up)
+    app.command(rich_help_panel=RUN)(api)
+    app.command(rich_help_panel=RUN)(crawler)
+    app.command(rich_help_panel=RUN)(worker)
+    app.command(rich_help_panel=RUN)(maintenance)
+    app.command(rich_help_panel=RUN)(migrate)
+
+
+def up(
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
+    workers: Workers = 2,
+    threads: Threads = 16,
+    log: Annotated[bool, typer.Option("--log", help="Show the roles' log lines here too.")] = False,
+) -> None:
+    """Run the whole system on this machine until Ctrl-C: Postgres, Valkey and every role.
+
+    Data lives in TAGMILL_HOME (default ~/.local/share/tagmill). A configured TAGMILL_DATABASE_URL or
+    TAGMILL_BROKER_URL is used instead of a server of our own.
+    """
+    import time
+
+    from rich.console import Console
+
+    from worker.home import Home
+    from worker.supervise import Supervisor
+
+    screen = Console(highlight=False)
+    _stop_on_signals()
+    home = Home.default()
+    listen = roles.Listen(host, port, workers, threads)
+    supervisor = Supervisor(home, listen=listen, say=lambda text: screen.print(f"[dim]·[/] {text}"), echo_log=log)
+    try:
+        supervisor.start()
+        supervisor.await_ready()
+        _welcome(screen, supervisor)
+        while True:
+            supervisor.watch()
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        screen.print("\n[dim]·[/] stopping (up to a minute)")
+    finally:
+        # A second Ctrl-C must not leave half of it running.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        supervisor.stop()
+    screen.print("[dim]·[/] stopped")
+
+
+def _stop_on_signals() -> None:
+    """Make SIGTERM and a closed terminal end `up` the way Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, interrupt)
+
+
+def _welcome(screen: "Console", supervisor: "Supervisor") -> None:  # type: ignore[name-defined]  # noqa: F821
+    from rich.panel import Panel
+    from rich.table import Table
+
+    home = supervisor.home
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row("API", f"{supervisor.url}  [dim](documentation: {supervisor.url}/docs)[/]")
+    grid.add_row("API key", f"{home.key}  [dim](the tagmill commands use it; more: tagmill keys create NAME)[/]")
+    models = supervisor.active_models()
+    missing = "[yellow]none: tagmill models pull NAME[/]"
+    grid.add_row("Models", ", ".join(f"{task}: {ref}" for task, ref in models.items()) or missing)
+    grid.add_row("Data", str(home.root))
+    grid.add_row("Log", str(home.log))
+    grid.add_row("Try", "tagmill submit urls.txt --wait --out results.csv")
+    screen.print(Panel(grid, title="Tagmill is up", subtitle="Ctrl-C stops it", border_style="green", expand=False))
+
+
+def api(host: Host = "127.0.0.1", port: Port = 8080, workers: Workers = 2, threads: Threads = 16) -> None:
+    """Serve the HTTP API."""
+    _become("api", roles.Listen(host, port, workers, threads))
+
+
+def crawler() -> None:
+    """Fetch and normalise pictures."""
+    _become("crawler")
+
+
+def worker() -> None:
+    """Run the networks over fetched pictures (Celery)."""
+    _become("worker")
+
+
+def maintenance() -> None:
+    """Send hints, free lost leases, finish jobs. Any number of these may run."""
+    _become("maintenance")
+
+
+def _become(role: str, listen: roles.Listen | None = None) -> None:
+    """Replace this process by the role, so that signals reach it directly."""
+    command = roles.command(role, listen)
+    sys.stdout.flush()
+    os.execve(command[0], command, roles.environment({}))  # noqa: S606
+
+
+def migrate() -> None:
+    """Bring the database to the newest schema. Needs the owner's TAGMILL_DATABASE_URL, or our own Postgres.
+
+    TAGMILL_API_PASSWORD and TAGMILL_WORKER_PASSWORD, where set, let the roles tagmill_api and tagmill_worker log in.
+    """
+    from db import migrate as migrations
+    from worker.home import Home
+    from worker.local import place
+
+    with place(Home.default()) as where:
+        migrations.upgrade(
+            where.database_url,
+            api_password=os.environ.get("TAGMILL_API_PASSWORD"),
+            worker_password=os.environ.get("TAGMILL_WORKER_PASSWORD"),
+        )
+    typer.echo(f"The database ({where.origin}) is at revision {migrations.head()}.")

@@ -1,0 +1,165 @@
+"""The HTTP client behind the `tagmill` commands: typed calls, problem documents as exceptions; draws nothing."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import httpx2
+
+Body = Callable[[], Iterable[bytes]]
+FORMATS = {".jsonl": "ndjson", ".ndjson": "ndjson", ".csv": "csv", ".parquet": "parquet", ".json": "json"}
+FINAL_STATES = ("finished", "cancelled")
+
+
+class ClientError(Exception):
+    """A command cannot go on; the text says why and what to do. ``code`` is stable."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ApiProblem(ClientError):
+    """The API refused: an RFC 9457 problem document. ``errors`` names the wrong fields, lines or items."""
+
+    def __init__(self, status: int, document: Mapping[str, Any]) -> None:
+        self.status = status
+        self.errors: list[dict[str, Any]] = list(document.get("errors") or [])
+        title, detail = str(document.get("title") or f"HTTP {status}"), str(document.get("detail") or "")
+        super().__init__(str(document.get("code") or "http_error"), f"{title}. {detail}".strip())
+
+
+class Unreachable(ClientError):
+    """No answer from the API; trying again later may help."""
+
+    def __init__(self, url: str, error: Exception) -> None:
+        reason = str(error) or type(error).__name__
+        super().__init__("unreachable", f"No answer from {url} ({reason}). Is it running? `tagmill up` starts it.")
+
+
+class Client:
+    """Calls to one Tagmill API with one key. Every method raises ApiProblem or Unreachable."""
+
+    def __init__(self, url: str, key: str, *, timeout_s: float = 60.0) -> None:
+        self.url = url.rstrip("/")
+        if urlsplit(self.url).scheme not in ("http", "https"):
+            raise ClientError("bad_url", f"TAGMILL_URL must start with http:// or https://, not {url!r}")
+        self._http = httpx2.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {key}", "User-Agent": "tagmill-cli"},
+            timeout=httpx2.Timeout(timeout_s, connect=10.0),
+            trust_env=False,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def submit(
+        self, body: Body, content_type: str, *, params: Mapping[str, str], idempotency_key: str, attempts: int = 3
+    ) -> dict[str, Any]:
+        """POST a job as a stream. ``body()`` is called anew for each attempt, under the same Idempotency-Key.
+
+        ``attempts`` 1 for a body that can be read only once.
+        """
+        headers = {"Content-Type": content_type, "Idempotency-Key": idempotency_key}
+        for attempt in range(1, attempts + 1):
+            try:
+                return self._json("POST", "/v1/jobs", params=params, headers=headers, content=body(), timeout=900.0)
+            except ClientError as error:
+                passing = isinstance(error, Unreachable) or error.code == "idempotency_in_flight"
+                if not passing or attempt == attempts:
+                    raise
+            time.sleep(2.0 * attempt)
+        raise AssertionError("unreachable")
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """One job with its progress."""
+        return self._json("GET", f"/v1/jobs/{job_id}")
+
+    def jobs(self, limit: int) -> list[dict[str, Any]]:
+        """The newest jobs."""
+        page = self._json("GET", "/v1/jobs", params={"limit": str(limit)})
+        found: list[dict[str, Any]] = page["jobs"]
+        return found
+
+    def cancel(self, job_id: str) -> dict[str, Any]:
+        return self._json("POST", f"/v1/jobs/{job_id}/cancel")
+
+    def retry(self, job_id: str, only: list[str]) -> dict[str, Any]:
+        """Put failed items back; ``only`` these codes, or all that failed."""
+        return self._json("POST", f"/v1/jobs/{job_id}/retry", json={"only": only} if only else {})
+
+    def items(self, job_id: str, limit: int) -> list[dict[str, Any]]:
+        """The first result rows of a job."""
+        page = self._json("GET", f"/v1/jobs/{job_id}/items", params={"limit": str(limit)})
+        rows: list[dict[str, Any]] = page["items"]
+        return rows
+
+    def ready(self) -> bool:
+        """True if the API says it can serve."""
+        try:
+            return self._http.get("/readyz", timeout=5.0).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    @contextmanager
+    def results(self, job_id: str, form: str) -> Iterator[Iterator[bytes]]:
+        """All results as a stream of bytes in the given format (json, ndjson, csv, parquet)."""
+        try:
+            with self._http.stream(
+                "GET", f"/v1/jobs/{job_id}/results", params={"format": form}, timeout=300.0
+            ) as response:
+                if response.status_code != 200:
+                    response.read()
+                    raise _problem(response)
+                yield response.iter_bytes()
+        except httpx2.TransportError as error:
+            raise Unreachable(self.url, error) from error
+
+    def save_results(self, job_id: str, out: Path) -> int:
+        """Write all results to ``out`` (format by its ending), whole or not at all; returns its bytes."""
+        part = out.with_name(f".{out.name}.part")
+        try:
+            with self.results(job_id, form_of(out)) as stream, open(part, "wb") as file:
+                for piece in stream:
+                    file.write(piece)
+            part.replace(out)
+        finally:
+            part.unlink(missing_ok=True)
+        return out.stat().st_size
+
+    def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        try:
+            response = self._http.request(method, path, **options)
+        except httpx2.TransportError as error:
+            raise Unreachable(self.url, error) from error
+        if response.status_code >= 400:
+            raise _problem(response)
+        try:
+            answer: dict[str, Any] = response.json()
+        except ValueError:
+            raise ClientError("bad_answer", f"{self.url} did not answer with JSON: is it Tagmill?") from None
+        return answer
+
+
+def form_of(out: Path) -> str:
+    """The results format for a file's ending; ClientError for an unknown one."""
+    try:
+        return FORMATS[out.suffix.lower()]
+    except KeyError:
+        known = ", ".join(FORMATS)
+        raise ClientError("bad_format", f"{out.name}: the ending must be one of {known}") from None
+
+
+def _problem(response: httpx2.Response) -> ApiProblem:
+    try:
+        document = response.json()
+    except ValueError:
+        document = {}
+    return ApiProblem(response.status_code, document if isinstance(document, dict) else {})

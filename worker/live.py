@@ -1,0 +1,92 @@
+"""A job's progress as a bar in the terminal, until it ends; it changes nothing and can be started again at any time."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.text import Text
+
+from worker.client import FINAL_STATES, Client, Unreachable
+
+POLL_S = 0.5
+GIVE_UP_S = 600.0
+
+
+class _Rate(ProgressColumn):
+    """Pictures per second and time to go, as the server counts them."""
+
+    def render(self, task: Task) -> Text:
+        rate, eta = task.fields.get("rate"), task.fields.get("eta_s")
+        words = [f"{rate:.1f} images/s" if rate else "– images/s"]
+        if eta is not None:
+            words.append(f"{span(eta)} to go")
+        return Text(" · ".join(words), style="cyan")
+
+
+def span(seconds: float) -> str:
+    """A length of time for people: 42 s, 3 min 20 s, 2 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def wait(
+    client: Client, job_id: str, console: Console, *, meanwhile: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """Show the job's progress until every item has its outcome, and return the job.
+
+    An API that is away is waited for (up to ten minutes, then Unreachable). ``meanwhile`` runs at every look.
+    """
+    columns = (
+        SpinnerColumn(),
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        _Rate(),
+        TextColumn("{task.fields[failures]}", style="red"),
+    )
+    # With no terminal behind it, a bar would only fill a log.
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("waiting", total=None, failures="", rate=None, eta_s=None)
+        silent_since: float | None = None
+        while True:
+            meanwhile()
+            try:
+                job = client.job(job_id)
+                silent_since = None
+            except Unreachable:
+                silent_since = silent_since or time.monotonic()
+                if time.monotonic() - silent_since > GIVE_UP_S:
+                    raise
+                bar.update(task, description="no answer, trying again")
+                time.sleep(2 * POLL_S)
+                continue
+            _show(bar, task, job)
+            if is_settled(job):
+                return job
+            time.sleep(POLL_S)
+
+
+def is_settled(job: dict[str, Any]) -> bool:
+    """True when every item has its outcome and the job knows it."""
+    return job["state"] in FINAL_STATES and job["settled_at"] is not None
+
+
+def _show(bar: Progress, task: Any, job: dict[str, Any]) -> None:
+    progress = job["progress"]
+    failed = progress["outcomes"].get("failed", 0)
+    fetched = progress["ingest"]["done"] + progress["ingest"]["failed"]
+    bar.update(
+        task,
+        total=job["total"],
+        completed=progress["settled"],
+        description=f"{job['state']}, {fetched} fetched",
+        rate=progress["rate"],
+        eta_s=progress["eta_s"],
+        failures=f"{failed} failed" if failed else "",
+    )

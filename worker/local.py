@@ -1,0 +1,67 @@
+"""Which Postgres and broker the administrative commands use: the configured ones, the running system's, or our own.
+
+It decides by TAGMILL_* variables and the home folder; it migrates nothing.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.client import Client, ClientError
+from worker.embedded import EmbeddedPostgres, EmbeddedValkey
+from worker.home import Home
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where things are. ``origin`` says in words which system this is."""
+
+    database_url: str
+    broker_url: str
+    blob_root: Path
+    model_root: Path
+    origin: str
+
+
+@contextmanager
+def place(home: Home, *, broker: bool = False) -> Iterator[Place]:
+    """The system to administer. If none is configured and none runs, our own servers run for the block's duration.
+
+    Without ``broker``, no Valkey is started and ``broker_url`` may be empty. Raises ServiceError.
+    """
+    running = home.running()
+    blobs = Path(os.environ.get("TAGMILL_BLOB_ROOT") or (running.blob_root if running else home.blobs))
+    models = Path(os.environ.get("TAGMILL_MODEL_ROOT") or (running.model_root if running else home.models))
+    database_url = os.environ.get("TAGMILL_DATABASE_URL") or (running.database_url if running else "")
+    broker_url = os.environ.get("TAGMILL_BROKER_URL") or (running.broker_url if running else "")
+    origin = "configured" if os.environ.get("TAGMILL_DATABASE_URL") else f"running at {running.url}" if running else ""
+    with ExitStack() as stack:
+        if not database_url or (broker and not broker_url):
+            home.take()
+            stack.callback(home.leave)
+            home.prepare()
+        if not database_url:
+            database_url = stack.enter_context(EmbeddedPostgres(home.postgres)).url
+            origin = f"embedded, in {home.root}"
+        if broker and not broker_url:
+            broker_url = stack.enter_context(EmbeddedValkey(home.valkey)).url
+        yield Place(database_url, broker_url, blobs, models, origin)
+
+
+def client(home: Home) -> Client:
+    """The API that the commands talk to: TAGMILL_URL and TAGMILL_API_KEY, else the system that runs here."""
+    running = home.running()
+    url = os.environ.get("TAGMILL_URL") or (running.url if running else None)
+    key = os.environ.get("TAGMILL_API_KEY") or (home.saved_key() if running else None)
+    if url is None:
+        raise ClientError(
+            "no_system",
+            "No Tagmill is running here. Start one with `tagmill up`, or set TAGMILL_URL and TAGMILL_API_KEY.",
+        )
+    if key is None:
+        raise ClientError(
+            "no_key", "No API key: set TAGMILL_API_KEY (an operator makes one with `tagmill keys create`)."
+        )
+    return Client(url, key)
