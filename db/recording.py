@@ -33,10 +33,14 @@ class IngestOutcome:
 
 @dataclass(frozen=True)
 class Deferred:
-    """Items to try again in a chunk of their own, not before so many seconds from now."""
+    """Items to try again in a chunk of their own, not before so many seconds from now.
+
+    `counts`: the deferral is one of the few that an item may have; a busy host's or a stopped crawler's is not.
+    """
 
     seqs: Sequence[int]
     delay_s: float
+    counts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ def finish_ingest(
     if done:
         _add_chunk(session, chunk, "infer", done, 0.0, 0)
     for part in deferred:
-        _add_chunk(session, chunk, "ingest", sorted(part.seqs), part.delay_s, chunk.deferrals + 1)
+        _add_chunk(session, chunk, "ingest", sorted(part.seqs), part.delay_s, chunk.deferrals + part.counts)
     _close(session, chunk, len(done), Counter(o.code or "" for o in failed))
 
 

@@ -1,0 +1,162 @@
+"""The Celery application and the checks a worker makes before it starts; it holds no task and does no work.
+
+Celery only wakes workers: a message is a hint, Postgres is the queue. So everything that makes Celery durable is off
+(late ack, results, events, remote control), and what keeps it from going deaf is on (socket timeouts, keepalive).
+"""
+
+import sys
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+from celery import Celery
+
+from worker import log
+from worker.settings import WorkerSettings
+
+QUEUE = "infer"
+INFER_TASK = "tagmill.infer"
+CANARY_TASK = "tagmill.canary"
+KEY_PREFIX = "tagmill:"
+SCHEMA_VERSION = 1  # of the hint {"chunk_id", "v"}: a worker leaves other versions alone
+BRPOP_TIMEOUT_S = 1  # kombu's own; a socket timeout below it would cut every wait for a message
+
+
+class BrokerRefused(RuntimeError):
+    """The broker or its settings would lose messages or make workers deaf; the message says the remedy."""
+
+    code = "broker_refused"
+
+
+def transport_options() -> dict[str, Any]:
+    """Options of every connection to the broker, of workers and dispatchers alike."""
+    return {
+        "visibility_timeout": 3600,
+        "socket_timeout": 15,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+        "retry_on_timeout": True,
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+        "global_keyprefix": KEY_PREFIX,
+    }
+
+
+def configuration(settings: WorkerSettings) -> dict[str, Any]:
+    """Celery's settings; each differs from Celery's default for a reason given in docs/operations.md."""
+    soft = int(settings.infer_budget_s + settings.model_load_s + 240)
+    return {
+        "broker_url": settings.broker_url,
+        "broker_transport_options": transport_options(),
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "task_default_queue": QUEUE,
+        "task_acks_late": False,
+        "task_ignore_result": True,
+        "result_backend": None,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "result_accept_content": ["json"],
+        "task_publish_retry": False,
+        "task_time_limit": soft + 60,
+        "task_soft_time_limit": soft,
+        "worker_pool": "prefork",
+        "worker_pool_start_method": "spawn",
+        "worker_concurrency": len(settings.devices),
+        "worker_proc_alive_timeout": 180,
+        "worker_prefetch_multiplier": 1,
+        "worker_disable_prefetch": True,
+        "worker_max_tasks_per_child": 2000,
+        "worker_send_task_events": False,
+        "worker_enable_remote_control": False,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+    }
+
+
+def create_app(settings: WorkerSettings) -> Celery:
+    """A Celery application that knows the tasks by name; imports no torch."""
+    return Celery("tagmill", include=["worker.tasks"], changes=configuration(settings))
+
+
+def check_configuration(config: dict[str, Any]) -> None:
+    """Refuse settings under which a worker can go deaf without a word or run what it should not.
+
+    Without `socket_timeout` a half-open connection makes a worker wait for ever: measured 0 of 30 messages consumed.
+    """
+    timeout = config.get("broker_transport_options", {}).get("socket_timeout")
+    if not timeout or timeout <= BRPOP_TIMEOUT_S:
+        raise BrokerRefused(
+            f"broker_transport_options.socket_timeout is {timeout!r}: set it above {BRPOP_TIMEOUT_S} s, "
+            "else a half-open connection makes workers deaf for ever"
+        )
+    if config.get("accept_content") != ["json"]:
+        raise BrokerRefused("accept_content must be ['json']: any other content can run code")
+    if config.get("task_acks_late"):
+        raise BrokerRefused("task_acks_late must be off: redelivery would run chunks twice, the reaper does it once")
+
+
+def connect(broker_url: str) -> "redis.Redis":
+    """A plain client of the broker, with the same timeouts as Celery's connections."""
+    return redis.Redis.from_url(
+        broker_url,
+        socket_timeout=15,
+        socket_connect_timeout=5,
+        socket_keepalive=True,
+        health_check_interval=10,
+    )
+
+
+def check_broker(broker_url: str) -> None:
+    """Refuse a broker that may evict messages. Raises BrokerRefused, or redis.RedisError when it cannot be asked."""
+    with connect(broker_url) as client:
+        memory: Any = client.info("memory")
+    policy = memory.get("maxmemory_policy")
+    if policy != "noeviction":
+        where = urlsplit(broker_url)
+        raise BrokerRefused(
+            f"the broker at {where.hostname}:{where.port} runs with maxmemory-policy {policy}: it may drop hints "
+            "silently. Set `maxmemory-policy noeviction`, and never share it with a cache"
+        )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a worker until SIGTERM: one prefork child per device, started as fresh interpreters."""
+    settings = WorkerSettings()
+    log.configure(settings.log_format)
+    logger = log.get("worker")
+    try:
+        check_configuration(configuration(settings))
+        check_broker(settings.broker_url)
+    except BrokerRefused as error:
+        logger.error("worker refused to start", code=error.code, reason=str(error))
+        return 2
+    except redis.RedisError as error:
+        # not a reason to refuse: Celery waits for a broker that is only away
+        logger.warning("broker not reachable yet", error=str(error))
+    from worker import watchdog  # after the checks: it connects Celery's signals
+
+    application = create_app(settings)
+    watchdog.start(settings)
+    application.worker_main(
+        [
+            "worker",
+            "-Q",
+            QUEUE,
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+            "-l",
+            "info",
+            *(argv or []),
+        ]
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    from worker.app import main as start  # the module itself, not the copy named __main__
+
+    sys.exit(start())

@@ -1,0 +1,169 @@
+"""The infer stage: leases chunks of working copies, scores them in batches across chunks, records results.
+
+    claim chunk → its pictures → (scores stored before?) → blobs → decode ahead → batches → scores → policy → rows
+          ↑ the next chunk is claimed while the last pictures of this one are still on the device
+    record: scores, results and the chunk's end in one transaction; a lost lease rolls all of it back
+
+No transaction is open while pictures are read, decoded or scored. The batches are made in `worker.infer_stream`.
+"""
+
+import hashlib
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from db import chunks, images, policy, recording
+from db.blobs import LocalBlobs
+from db.chunks import ChunkImage
+from db.errors import BlobError, LeaseLost, Unavailable
+from db.session import Database, Session
+from ml.predictor import Predictor
+from worker import failpoints
+from worker.heartbeat import Counters, Stopwatch
+from worker.infer_stream import Stream
+from worker.infer_work import Work
+from worker.leases import LeaseKeeper, Leases
+from worker.log import get
+from worker.predictors import Predictors
+from worker.settings import WorkerSettings
+
+
+class BlobAltered(BlobError):
+    """The working copy is not what the crawler stored."""
+
+    code = "blob_altered"
+
+
+@dataclass
+class Drained:
+    """What one task did; `lost`: chunks that were another's by the time they could have ended."""
+
+    chunks: int = 0
+    images: int = 0
+    lost: int = 0
+
+
+class Inference:
+    """The stage in one process. One `run` at a time; `stop` may be set from anywhere, also from a signal handler."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        database: Database,
+        blobs: LocalBlobs,
+        predictors: Predictors,
+        owner: UUID,
+        counters: Counters | None = None,
+    ) -> None:
+        self.settings = settings
+        self.counters = counters or Counters()
+        self.leases = Leases(database, settings.lease_s)
+        self.stop = threading.Event()
+        self._database = database
+        self._blobs = blobs
+        self._predictors = predictors
+        self._owner = owner
+        self._deadline = 0.0
+        self._drained = Drained()
+        self._log = get("infer")
+
+    def run(self, hint: int | None = None) -> Drained:
+        """Work until nothing is ready, the time budget ends or `stop` is set; the hinted chunk first."""
+        self._deadline = time.monotonic() + self.settings.infer_budget_s
+        self._drained = Drained()
+        with LeaseKeeper(self.leases):
+            work = self.claim(hint)
+            while work is not None:
+                if self.stop.is_set():
+                    self.give_back(work)
+                    break
+                work = Stream(self).run(work) or self.claim()
+        if self._drained.chunks or self._drained.lost:
+            self._log.info("drained", **vars(self._drained), **self.counters.snapshot())
+        return self._drained
+
+    def claim(self, hint: int | None = None) -> Work | None:
+        """Lease one chunk and read what its pictures need; None when nothing is ready or it is time to end."""
+        if self.stop.is_set() or time.monotonic() >= self._deadline:
+            return None
+        try:
+            with self._database.transaction() as session:
+                claimed = chunks.claim(session, "infer", self._owner, self.settings.lease_s, 1, hint)
+                if not claimed:
+                    return None
+                chunk = claimed[0]
+                members = chunks.images_of(session, chunk)
+                models = {task: ref for task in chunk.analyses if (ref := chunk.models.get(task))}
+                shas = [image.sha256 for image in members]
+                scored: dict[bytes, dict[str, dict[str, object]]] = {}
+                for ref in models.values():
+                    for sha, analysis in images.analyses_of(session, chunk.account_id, shas, ref).items():
+                        scored.setdefault(sha, {})[ref] = analysis
+        except Unavailable as error:
+            self._log.warning("no chunk claimed", error=str(error))
+            return None
+        self.leases.add(chunk)
+        failpoints.hit("infer_after_claim")
+        return Work(chunk, members, policy.validate(chunk.policy), models, scored)
+
+    def predictor(self, models: Mapping[str, str]) -> Predictor:
+        """The predictor of these models, loaded at the first use. Raises ModelUnavailable."""
+        with self.leases.moving(self.settings.model_load_s), Stopwatch(self.counters, "load_s"):
+            return self._predictors.get(models)
+
+    def read(self, image: ChunkImage) -> bytes:
+        """The bytes of a working copy. Raises BlobMissing or BlobAltered."""
+        failpoints.hit("on_image", image.sha256.hex())
+        data = self._blobs.get(image.work_key)
+        if image.work_sha256 is not None and hashlib.sha256(data).digest() != image.work_sha256:
+            raise BlobAltered(f"{image.work_key} was changed after it was stored")
+        return data
+
+    def record(self, work: Work) -> None:
+        """End a complete chunk. Tries as long as the lease can last; what it cannot record, another will do again."""
+        outcomes = work.outcomes(top_k=self.settings.tags_top_k, min_score=self.settings.tags_min_score)
+        give_up = time.monotonic() + self.settings.lease_s
+        try:
+            while not self._recorded(work, outcomes):
+                if time.monotonic() >= give_up:
+                    self._drained.lost += 1
+                    return
+                time.sleep(0.25)
+        except LeaseLost:
+            # Also after a connection lost at COMMIT, when the chunk did end: either way nothing is left to do.
+            self._log.warning("result dropped, the chunk is no longer ours", chunk=work.chunk.id)
+            self._drained.lost += 1
+            return
+        finally:
+            self.leases.remove(work.chunk)
+        failpoints.hit("after_infer_commit")
+        self._drained.chunks += 1
+        self._drained.images += len(outcomes)
+        self.counters.add(chunks=1, images=len(outcomes))
+
+    def give_back(self, work: Work, *, delay_s: float = 0.0) -> None:
+        """Make a chunk ready again with its attempt returned; scores it has already are kept."""
+        self.leases.remove(work.chunk)
+        try:
+            with self._database.transaction() as session:
+                if chunks.release(session, work.chunk, delay_s=delay_s):
+                    self._store_scores(session, work)
+        except Unavailable as error:
+            self._log.warning("chunk not given back, its lease will run out", chunk=work.chunk.id, error=str(error))
+
+    def _recorded(self, work: Work, outcomes: list[recording.InferOutcome]) -> bool:
+        try:
+            with Stopwatch(self.counters, "record_s"), self._database.transaction() as session:
+                self._store_scores(session, work)
+                recording.finish_infer(session, work.chunk, outcomes)
+                failpoints.hit("before_infer_commit")
+        except Unavailable as error:
+            self._log.warning("chunk not recorded yet", chunk=work.chunk.id, error=str(error))
+            return False
+        return True
+
+    def _store_scores(self, session: Session, work: Work) -> None:
+        for ref in sorted(work.fresh):
+            images.record_analyses(session, work.chunk.account_id, ref, work.fresh[ref])

@@ -1,0 +1,189 @@
+"""The ingest stage: one chunk of URLs or uploads in, working copies and outcomes out; claims and ends no chunk.
+
+for every item at once:  its turn at the host ─► fetch  (or read the upload)
+                         ─► normalise in the sandbox ─► working copy into the blob store ─► outcome
+paused and busy hosts:   the item is put off, into a chunk of its own, and holds up nobody
+end of the chunk:        images, outcomes, follow-up chunks, `done`, in one transaction
+"""
+
+import asyncio
+import hashlib
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+from db.blobs import LocalBlobs, work_key
+from db.chunks import Chunk, ChunkItem
+from db.errors import BlobError
+from db.images import ImageRecord
+from db.recording import Deferred, IngestOutcome
+from worker import failpoints
+from worker.errors import Deferral, FetchFailure
+from worker.fetcher import Fetched, Fetcher, NotModified
+from worker.heartbeat import Counters, Stopwatch
+from worker.politeness import HostGate, host_of, visit
+from worker.retry import RetryPolicy
+from worker.sandbox import Normalised, NormaliseFailure, Normaliser
+from worker.settings import WorkerSettings
+
+T = TypeVar("T")
+# Pauses are rounded up to these, so that a chunk with many paused hosts leaves a few chunks behind, not hundreds.
+PAUSES_S = (1, 2, 3, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
+
+
+@dataclass
+class Harvest:
+    """What a chunk has come to so far: an outcome or a deferral for every item that is through."""
+
+    chunk: Chunk
+    items: Sequence[ChunkItem]
+    outcomes: list[IngestOutcome] = field(default_factory=list)
+    deferrals: list[tuple[int, Deferral]] = field(default_factory=list)
+
+    @property
+    def rest(self) -> list[int]:
+        """Items that are not through."""
+        through = {o.seq for o in self.outcomes} | {seq for seq, _ in self.deferrals}
+        return [item.seq for item in self.items if item.seq not in through]
+
+    def deferred(self, *, stopped: bool = False) -> list[Deferred]:
+        """The follow-up chunks: items by pause. With `stopped`, what is not through is to start at once elsewhere."""
+        groups: dict[tuple[float, bool], list[int]] = defaultdict(list)
+        for seq, deferral in self.deferrals:
+            pause = next((p for p in PAUSES_S if p >= deferral.wait_s), PAUSES_S[-1])
+            groups[float(pause), deferral.code != "host_busy"].append(seq)
+        if stopped and self.rest:
+            groups[0.0, False].extend(self.rest)
+        return [Deferred(seqs, delay, counts=counts) for (delay, counts), seqs in sorted(groups.items())]
+
+
+class Ingest:
+    """What every chunk of one crawler process shares. For one event loop."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        *,
+        fetcher: Fetcher,
+        gate: HostGate,
+        normaliser: Normaliser,
+        blobs: LocalBlobs,
+        counters: Counters,
+    ) -> None:
+        self._fetcher = fetcher
+        self._gate = gate
+        self._normaliser = normaliser
+        self._blobs = blobs
+        self._counters = counters
+        self._wait_s = settings.host_wait_s
+        self._policy = RetryPolicy(max_attempts=settings.fetch_attempts, max_deferrals=settings.max_deferrals)
+        # Fetched bodies wait here for the sandbox: without it a fast network would fill the memory.
+        self._in_hand = asyncio.Semaphore(settings.ingest_in_hand)
+        self._threads = ThreadPoolExecutor(settings.blob_threads, "blobs")
+
+    def close(self) -> None:
+        """Let the blob threads end."""
+        self._threads.shutdown(wait=False)
+
+    async def work(self, harvest: Harvest, moved: Callable[[], None]) -> None:
+        """Bring every item of the chunk through; `moved` is called at every step forward.
+
+        When cancelled, `harvest` holds what was through by then.
+        """
+        async with asyncio.TaskGroup() as group:
+            for item in harvest.items:
+                group.create_task(self._through(harvest, item, moved))
+
+    async def _through(self, harvest: Harvest, item: ChunkItem, moved: Callable[[], None]) -> None:
+        outcome = await self._item(harvest.chunk, item, moved)
+        if isinstance(outcome, Deferral):
+            harvest.deferrals.append((item.seq, outcome))
+        else:
+            harvest.outcomes.append(outcome)
+        moved()
+
+    async def _item(self, chunk: Chunk, item: ChunkItem, moved: Callable[[], None]) -> IngestOutcome | Deferral:
+        if item.url is None:
+            async with self._in_hand:
+                return await self._upload(chunk, item)
+        fetched = await self._fetch(chunk, item.url, moved)
+        if isinstance(fetched, Deferral):
+            # A busy host is only slow: its items wait for ever. A pausing one may do so a number of times.
+            if fetched.code == "host_busy" or chunk.deferrals < self._policy.max_deferrals:
+                return fetched
+            return IngestOutcome(item.seq, code=fetched.code, detail=f"put off {chunk.deferrals} times")
+        if isinstance(fetched, FetchFailure):
+            return IngestOutcome(item.seq, code=fetched.code, detail=fetched.detail, status=fetched.status)
+        try:
+            failpoints.hit("after_fetch")
+            moved()
+            return await self._keep(chunk, item.seq, fetched.data, fetched.sha256, fetched.status)
+        finally:
+            self._in_hand.release()
+
+    async def _fetch(self, chunk: Chunk, url: str, moved: Callable[[], None]) -> Fetched | FetchFailure | Deferral:
+        """A fetched body holds a place in `_in_hand`, which the caller gives back."""
+
+        async def once() -> Fetched | FetchFailure:
+            await self._in_hand.acquire()
+            answer: Fetched | NotModified | FetchFailure | None = None
+            try:
+                with Stopwatch(self._counters, "fetch_s"):
+                    answer = await self._fetcher.fetch(url)
+            finally:
+                if not isinstance(answer, Fetched):
+                    self._in_hand.release()
+            assert not isinstance(answer, NotModified), "no condition was sent"
+            moved()
+            return answer
+
+        return await visit(
+            self._gate, host_of(url), once, policy=self._policy, deferrals=chunk.deferrals, wait_s=self._wait_s
+        )
+
+    async def _upload(self, chunk: Chunk, item: ChunkItem) -> IngestOutcome:
+        assert item.raw_key is not None
+        try:
+            data = await self._in_thread(partial(self._blobs.get, item.raw_key))
+        except (BlobError, OSError) as error:
+            return IngestOutcome(item.seq, code="blob_missing", detail=str(getattr(error, "code", "unreadable")))
+        if not data:
+            return IngestOutcome(item.seq, code="empty_body")
+        return await self._keep(chunk, item.seq, data, hashlib.sha256(data).digest(), None)
+
+    async def _keep(self, chunk: Chunk, seq: int, data: bytes, sha256: bytes, status: int | None) -> IngestOutcome:
+        """Normalise and store; `data` is the original, `sha256` its digest."""
+        with Stopwatch(self._counters, "normalise_s"):
+            made = await self._normaliser.normalise(data)
+        if isinstance(made, NormaliseFailure):
+            return IngestOutcome(seq, code=made.code, detail=made.detail, status=status)
+        work_sha256 = hashlib.sha256(made.work).digest()
+        # Named by the copy's own bytes: other limits or another encoder never overwrite what a row has pinned.
+        key = work_key(chunk.account_id, work_sha256)
+        with Stopwatch(self._counters, "blob_s"):
+            await self._in_thread(partial(self._blobs.put, key, made.work))
+        failpoints.hit("after_blob_put")
+        self._counters.add(pictures=1, decode_s=made.seconds)
+        return IngestOutcome(seq, image=_record(sha256, len(data), key, work_sha256, made), status=status)
+
+    def _in_thread(self, call: Callable[[], T]) -> Awaitable[T]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
+def _record(sha256: bytes, size: int, key: str, work_sha256: bytes, made: Normalised) -> ImageRecord:
+    return ImageRecord(
+        sha256=sha256,
+        work_key=key,
+        bytes=size,
+        width=made.width,
+        height=made.height,
+        format=made.format,
+        work_sha256=work_sha256,
+        pdq=made.pdq,
+        pdq_quality=made.pdq_quality,
+        colours=made.colours,
+        sharpness=made.sharpness,
+    )

@@ -1,0 +1,125 @@
+"""The maintenance process: runs dispatcher, reaper, finaliser and tidying, each in its own thread and pace.
+
+Any number of these processes may run: what must not happen twice at a time takes an advisory lock in Postgres.
+A duty that fails is logged and tried again at its next turn; no duty waits for another.
+"""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+
+from db import buckets, hosts, idempotency, locks, workers
+from db.errors import DbError
+from db.session import Database
+from worker import finalise, log, reap, wiring
+from worker.dispatch import Dispatcher
+from worker.heartbeat import Counters, Heartbeat
+from worker.log import Throttle
+from worker.settings import WorkerSettings
+
+
+@dataclass(frozen=True)
+class Duty:
+    """Something to do every `every_s`; `run` says how many things it did."""
+
+    name: str
+    every_s: float
+    run: Callable[[], int]
+
+
+def duties(settings: WorkerSettings, database: Database, dispatcher: Dispatcher) -> list[Duty]:
+    """What this process does, and how often."""
+
+    def reap_once() -> int:
+        reaped = reap.run_once(database, stale_s=settings.stale_s)
+        return reaped.released + reaped.split + reaped.poisoned
+
+    def tidy() -> int:
+        with database.transaction() as session:
+            if not locks.try_lock(session, "tidy"):
+                return 0
+            hosts.forget(session)
+            workers.forget(session)
+            idempotency.forget(session)
+            return int(buckets.open_when_full(session) is not None)
+
+    return [
+        Duty(
+            "dispatch",
+            settings.dispatch_every_s,
+            Turns(dispatcher, settings.canary_every_s, settings.dispatch_every_s),
+        ),
+        Duty("reap", settings.reap_every_s, reap_once),
+        Duty("finalise", settings.finalise_every_s, lambda: finalise.run_once(database)),
+        Duty("tidy", settings.tidy_every_s, tidy),
+    ]
+
+
+class Turns:
+    """The dispatcher's turns, with a canary in every n-th: one thread, because a connection belongs to one."""
+
+    def __init__(self, dispatcher: Dispatcher, canary_every_s: float, every_s: float) -> None:
+        self._dispatcher = dispatcher
+        self._n = max(1, round(canary_every_s / every_s))
+        self._turn = 0
+
+    def __call__(self) -> int:
+        if self._turn % self._n == 0:
+            self._dispatcher.canary()
+        self._turn += 1
+        return self._dispatcher.run_once()
+
+
+def keep(duty: Duty, stop: threading.Event, counters: Counters) -> None:
+    """Run one duty until `stop`; failures cost a line per ten seconds and nothing else."""
+    logger = log.get("maintenance")
+    throttle = Throttle(10)
+    while not stop.is_set():
+        try:
+            counters.add(**{duty.name: duty.run()})
+            throttle.reset()
+        except DbError as error:
+            if throttle.ready():
+                logger.warning("duty failed, will try again", duty=duty.name, code=error.code, error=str(error))
+        except Exception:  # top of the stage: one duty's fault must not end the others
+            if throttle.ready():
+                logger.exception("duty failed unexpectedly, will try again", duty=duty.name)
+        stop.wait(duty.every_s)
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT."""
+    settings = WorkerSettings()
+    log.configure(settings.log_format)
+    stop = threading.Event()
+
+    def stopping(signum: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, stopping)
+    signal.signal(signal.SIGINT, stopping)
+    database = wiring.database(settings, "maintenance")
+    dispatcher = Dispatcher(settings, database)
+    counters = Counters()
+    with Heartbeat(database, "maintenance", every_s=settings.heartbeat_s, stats=counters.snapshot):
+        threads = [
+            threading.Thread(target=keep, args=(duty, stop, counters), name=duty.name)
+            for duty in duties(settings, database, dispatcher)
+        ]
+        for thread in threads:
+            thread.start()
+        log.get("maintenance").info("maintenance started")
+        while not stop.wait(3600):
+            continue
+        for thread in threads:
+            thread.join()
+    dispatcher.close()
+    database.dispose()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""Loads the models that a job pinned, once per process; a model that does not load is left alone for a while."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from db import registry
+from db.errors import NotFound
+from db.session import Database
+from ml import artifact
+from ml.errors import ModelError
+from ml.predictor import Predictor
+from worker.log import get
+from worker.settings import WorkerSettings
+
+
+class ModelUnavailable(Exception):
+    """A pinned model does not load here and now; its chunks go back unharmed. `retry_s`: when to try again."""
+
+    code = "model_unavailable"
+
+    def __init__(self, refs: frozenset[str], retry_s: float) -> None:
+        super().__init__(f"models {', '.join(sorted(refs))} do not load")
+        self.refs = refs
+        self.retry_s = retry_s
+
+
+class Predictors:
+    """One predictor per set of models. Used from one thread."""
+
+    MAX_PAUSE_S = 600.0
+
+    def __init__(self, settings: WorkerSettings, database: Database, device: str) -> None:
+        self._settings = settings
+        self._database = database
+        self._device = device
+        self._loaded: dict[frozenset[str], Predictor] = {}
+        self._paused: dict[frozenset[str], tuple[float, float]] = {}  # refs → (until, length of the pause)
+        self._log = get("infer")
+
+    def get(self, models: Mapping[str, str]) -> Predictor:
+        """The predictor of these models ({task: "name@version"}, not empty). Raises ModelUnavailable.
+
+        Weights are checked against the SHA-256 that the registry remembers before they are used.
+        """
+        refs = frozenset(models.values())
+        if refs in self._loaded:
+            return self._loaded[refs]
+        until, pause = self._paused.get(refs, (0.0, self._settings.model_retry_s / 2))
+        now = time.monotonic()
+        if now < until:
+            raise ModelUnavailable(refs, until - now)
+        started = time.perf_counter()
+        try:
+            predictor = Predictor(
+                [self._artifact(ref) for ref in sorted(refs)],
+                device=self._device,
+                backend=self._settings.backend,
+                batch_size=self._settings.batch_size,
+                threads=self._settings.threads,
+            )
+        except (ModelError, NotFound, OSError, RuntimeError, ValueError) as error:
+            pause = min(pause * 2, self.MAX_PAUSE_S)
+            self._paused[refs] = (now + pause, pause)
+            code = getattr(error, "code", "model_unavailable")
+            self._log.error("model does not load", models=sorted(refs), code=code, error=str(error), retry_s=pause)
+            raise ModelUnavailable(refs, pause) from error
+        self._paused.pop(refs, None)
+        self._loaded[refs] = predictor
+        self._log.info("models loaded", models=sorted(refs), seconds=round(time.perf_counter() - started, 2))
+        return predictor
+
+    def _artifact(self, ref: str) -> artifact.Artifact:
+        with self._database.transaction() as session:
+            expected = registry.by_ref(session, ref).sha256
+        name, _, version = ref.rpartition("@")
+        return artifact.load(folder(self._settings.model_root, name, version), expected)
+
+
+def folder(model_root: Path, name: str, version: str) -> Path:
+    """Where the artifact of a model is installed."""
+    return model_root / name / version

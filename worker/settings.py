@@ -1,0 +1,119 @@
+"""Settings of crawlers, workers and maintenance, read from TAGMILL_* variables; they connect to nothing."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import NoDecode
+
+from db.settings import StorageSettings
+
+
+class WorkerSettings(StorageSettings):
+    """What a worker role needs to run. Every duration is in seconds unless its name says otherwise."""
+
+    broker_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        description="Redis or Valkey that carries the hints. Must run with `maxmemory-policy noeviction`.",
+    )
+    log_format: Literal["json", "console"] = Field("console", description="Form of the log lines.")
+
+    # leases and loops
+    lease_s: float = Field(60, gt=0, description="How long a claimed chunk stays its owner's without progress.")
+    heartbeat_s: float = Field(5, gt=0, description="How often a process reports that it is alive.")
+    reap_every_s: float = Field(5, gt=0, description="How often lost leases are looked for.")
+    dispatch_every_s: float = Field(0.5, gt=0, description="How often ready chunks are hinted to the workers.")
+    finalise_every_s: float = Field(1, gt=0, description="How often finished jobs are looked for.")
+    tidy_every_s: float = Field(
+        600, gt=0, description="How often old rows are dropped and, when needed, new partitions opened."
+    )
+    canary_every_s: float = Field(30, gt=0, description="How often a canary message is sent through the broker.")
+    hint_window: int = Field(64, ge=1, description="Most hints waiting in the broker at a time.")
+    resend_s: float = Field(30, gt=0, description="Age after which a hint that woke nobody is sent again.")
+    stale_s: float = Field(20, gt=0, description="An owner of leases that has been silent for so long is dead.")
+    stop_grace_s: float = Field(30, ge=0, description="Time to end the work in hand after SIGTERM.")
+
+    # crawler
+    ingest_chunks: int = Field(8, ge=1, description="Most ingest chunks one crawler leases at once.")
+    ingest_items: int = Field(
+        2048, ge=1, description="A crawler claims no further chunk while it holds this many open items."
+    )
+    ingest_poll_s: float = Field(0.5, gt=0, description="Pause of a crawler that found nothing to do.")
+    max_deferrals: int = Field(20, ge=0, description="How often a busy host may put an item off before it fails.")
+    host_wait_s: float = Field(15, gt=0, description="Longest wait for a busy host before an item is put off.")
+    ingest_in_hand: int = Field(
+        128, ge=1, description="Most fetched pictures a crawler holds in memory for the normaliser."
+    )
+    blob_threads: int = Field(8, ge=1, description="Threads of a crawler that write to the blob store.")
+    fetch_concurrency: int = Field(64, ge=1, description="Most requests in flight per crawler.")
+    fetch_per_host: int = Field(4, ge=1, description="Most requests in flight per host and crawler.")
+    fetch_interval_s: float = Field(0, ge=0, description="Least time between two requests to one host.")
+    fetch_timeout_s: float = Field(20, gt=0, description="Longest time one request may take in all.")
+    fetch_connect_s: float = Field(5, gt=0, description="Longest time to connect.")
+    fetch_min_rate: int = Field(2048, ge=0, description="Bytes per second below which a download is given up.")
+    fetch_max_bytes: int = Field(25_000_000, ge=1, description="Largest picture, in bytes.")
+    fetch_attempts: int = Field(3, ge=1, description="Tries of a URL that fails in a passing way.")
+    fetch_redirects: int = Field(5, ge=0, description="Most redirects followed.")
+    user_agent: str = Field("Tagmill/0.1 (+https://example.org/tagmill)", description="How the crawler names itself.")
+    honour_opt_out: bool = Field(True, description="Drop pictures served with X-Robots-Tag noai or noimageai.")
+    allow_cidrs: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="Private networks the crawler may fetch from, comma-separated CIDRs.",
+    )
+    deny_cidrs: Annotated[list[str], NoDecode] = Field(
+        default_factory=list, description="Networks the crawler never fetches from, comma-separated CIDRs."
+    )
+    allow_ports: Annotated[list[int], NoDecode] = Field(
+        default_factory=list,
+        description="Ports besides 80 and 443 the crawler may fetch from, comma-separated.",
+    )
+
+    # sandboxed normaliser
+    sandbox_processes: int = Field(2, ge=1, description="Normaliser processes per crawler.")
+    sandbox_wall_s: float = Field(15, gt=0, description="Longest time to decode one picture.")
+    sandbox_memory_mb: int = Field(1024, ge=128, description="Address space of a normaliser process.")
+    sandbox_recycle: int = Field(500, ge=1, description="Pictures after which a normaliser process is replaced.")
+    max_pixels: int = Field(40_000_000, ge=1, description="Largest picture, in pixels.")
+    max_side: int = Field(16_384, ge=1, description="Longest side of a picture, in pixels.")
+    work_short_side: int = Field(384, ge=32, description="Short side of the working copy, in pixels.")
+    work_quality: int = Field(90, ge=1, le=100, description="JPEG quality of the working copy.")
+
+    # inference
+    devices: Annotated[list[str], NoDecode] = Field(
+        default_factory=lambda: ["cpu"],
+        description="One worker process per entry, comma-separated: cpu, cuda:0, cuda:1 …",
+    )
+    backend: str = Field("auto", description="How the networks are run: auto, torch or openvino.")
+    batch_size: int | None = Field(None, ge=1, description="Pictures per forward pass; unset: by device.")
+    threads: int = Field(1, ge=1, description="Threads of one forward pass on a CPU.")
+    decode_threads: int = Field(2, ge=1, description="Threads that decode working copies ahead.")
+    infer_ahead: int = Field(64, ge=1, description="Decoded pictures kept ahead of the device.")
+    infer_budget_s: float = Field(300, gt=0, description="Time after which an inference task hands back.")
+    model_load_s: float = Field(300, gt=0, description="Longest time a model may take to load.")
+    model_retry_s: float = Field(30, gt=0, description="Pause before a model that did not load is tried again.")
+    tags_top_k: int = Field(5, ge=1, description="Most tags per picture.")
+    tags_min_score: float = Field(
+        0.05, ge=0, le=1, description="Least score of a tag; a model's card may ask for more."
+    )
+    deaf_after_s: float = Field(
+        90, gt=0, description="An idle worker that hears none of the waiting hints for so long ends itself."
+    )
+
+    # test builds
+    test_build: bool = Field(False, description="Marks a test build; never set it in production.")
+    failpoints: str = Field("", description="Crash points of a test build; refused without TAGMILL_TEST_BUILD.")
+
+    @field_validator("allow_cidrs", "deny_cidrs", "allow_ports", "devices", mode="before")
+    @classmethod
+    def _commas(cls, value: object) -> object:
+        """Take `a,b` as well as a list: JSON in an environment variable is easy to get wrong."""
+        if isinstance(value, str):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.failpoints and not self.test_build:
+            raise ValueError("TAGMILL_FAILPOINTS is set, but this is no test build: unset it")
+        if not self.devices:
+            raise ValueError("TAGMILL_DEVICES names no device")
+        return self
