@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import mobilenet_v2
 from torchvision.ops.misc import Conv2dNormActivation
 
-from ml.card import ArtifactError
+from ml.errors import ArtifactError
 
 
 class NsfwjsMobileNetV2(nn.Module):
@@ -62,9 +62,7 @@ def build(name: str, num_classes: int) -> nn.Module:
     if name in OWN:
         return OWN[name](num_classes).eval()
     if name not in torchvision.models.list_models(module=torchvision.models):
-        raise ArtifactError(
-            "unknown_architecture", f"{name!r} is none of {len(names())} known", field="architecture"
-        )
+        raise ArtifactError("unknown_architecture", f"{name!r} is none of {len(names())} known", field="architecture")
     network: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
     return network.eval()
 
@@ -80,9 +78,7 @@ def restore(name: str, num_classes: int, state: dict[str, Tensor]) -> nn.Module:
     wrong = set(expected) ^ set(state)
     wrong |= {key for key in set(expected) & set(state) if expected[key].shape != state[key].shape}
     if wrong:
-        raise ArtifactError(
-            "weights_mismatch", f"{name} with {num_classes} labels does not fit {sorted(wrong)[:3]}"
-        )
+        raise ArtifactError("weights_mismatch", f"{name} with {num_classes} labels does not fit {sorted(wrong)[:3]}")
     if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
         raise ArtifactError("weights_mismatch", f"the weights of {name} hold numbers that are not finite")
     network.load_state_dict(state)

@@ -17,7 +17,8 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ml.card import ArtifactError, ModelCard, from_dict
+from ml.card import ModelCard, from_dict
+from ml.errors import ArtifactError
 
 CARD_FILE = "card.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -71,9 +72,7 @@ def load(folder: Path, expect_sha256: str | None = None, *, max_bytes: int = MAX
     digest = hashlib.sha256(weights).hexdigest()
     for who, expected in (("the registry", expect_sha256), ("its card", weights_entry["sha256"])):
         if expected is not None and digest != expected:
-            raise ArtifactError(
-                "weights_hash_mismatch", f"{folder} has SHA-256 {digest}, {who} says {expected}"
-            )
+            raise ArtifactError("weights_hash_mismatch", f"{folder} has SHA-256 {digest}, {who} says {expected}")
     if _embedded_card(weights) != _canonical(card.to_dict()):
         raise ArtifactError("card_mismatch", f"{folder / CARD_FILE} is not the card inside {WEIGHTS_FILE}")
     try:

@@ -18,6 +18,7 @@ from torch.fx.experimental.optimization import fuse
 from torch.fx.proxy import TraceError
 
 from ml.card import Precision
+from ml.errors import BackendError
 from ml.presets import Preset
 
 Family = Literal["auto", "reference", "fused", "openvino", "cuda"]
@@ -27,15 +28,6 @@ Family = Literal["auto", "reference", "fused", "openvino", "cuda"]
 # of mantissa (0.3–0.7 % measured on trained torchvision classifiers; weights that came out of quantisation
 # reach 5–11 % and fail).
 TOLERANCE: dict[Precision, tuple[float, float]] = {"fp32": (5e-5, 1e-4), "bf16": (2e-2, 2e-2)}
-
-
-class BackendError(Exception):
-    """No backend can be used; `code` is stable: backend_unknown, backend_unavailable, backend_disagrees."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(f"{code}: {detail}")
-        self.code = code
-        self.detail = detail
 
 
 class Backend(Protocol):
@@ -63,9 +55,7 @@ class TorchBackend:
     def __init__(
         self, network: nn.Module, preset: Preset, device: torch.device, precision: Precision, *, fused: bool
     ) -> None:
-        self.name = (
-            f"{device.type if device.type != 'cpu' else 'fused' if fused else 'reference'}-{precision}"
-        )
+        self.name = f"{device.type if device.type != 'cpu' else 'fused' if fused else 'reference'}-{precision}"
         self._layout = torch.channels_last if fused else torch.contiguous_format
         self._cuda = device.type == "cuda"
         self._autocast = self._cuda and precision == "bf16"
@@ -171,9 +161,7 @@ def choose(
     if family == "auto" and device.type == "cpu":
         return Chosen(reference, 0.0, refused)
     code = "backend_disagrees" if any("differ" in why for why in refused.values()) else "backend_unavailable"
-    raise BackendError(
-        code, "; ".join(f"{name}: {why}" for name, why in refused.items()) or f"no {family} on {device}"
-    )
+    raise BackendError(code, "; ".join(f"{name}: {why}" for name, why in refused.items()) or f"no {family} on {device}")
 
 
 def _candidates(family: str, precision: Precision, device: torch.device) -> list[tuple[str, Precision]]:

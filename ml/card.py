@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
+from ml.errors import ArtifactError
+
 Task = Literal["tags", "moderation"]
 Head = Literal["softmax", "sigmoid"]
 Precision = Literal["fp32", "bf16"]
@@ -17,16 +19,6 @@ Precision = Literal["fp32", "bf16"]
 MAX_LABELS = 100_000
 _IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-class ArtifactError(Exception):
-    """A model artifact that cannot be used; `code` is stable, `field` names the card field at fault."""
-
-    def __init__(self, code: str, detail: str, field: str | None = None) -> None:
-        super().__init__(f"{code}: {detail}")
-        self.code = code
-        self.detail = detail
-        self.field = field
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +94,7 @@ def from_dict(document: object) -> ModelCard:
         labels=labels,
         head=_heads(document.get("head"), labels),
         preset=_preset(document.get("preset")),
-        precision=cast(
-            "Precision", _choice(document.get("precision", "fp32"), "precision", get_args(Precision))
-        ),
+        precision=cast("Precision", _choice(document.get("precision", "fp32"), "precision", get_args(Precision))),
         temperature=_temperature(document.get("temperature", 1.0)),
         metrics=MappingProxyType(_object(document.get("metrics", {}), "metrics")),
         data_manifest_sha256=_sha256(document.get("data_manifest_sha256")),
@@ -176,9 +166,7 @@ def _labels(value: object) -> tuple[Label, ...]:
     seen: set[tuple[str, str]] = set()
     for position, label in enumerate(labels):
         if (label.group, label.name) in seen:
-            raise _invalid(
-                f"labels[{position}].name", f"appears twice in group {label.group!r}: {label.name!r}"
-            )
+            raise _invalid(f"labels[{position}].name", f"appears twice in group {label.group!r}: {label.name!r}")
         seen.add((label.group, label.name))
     return labels
 
@@ -192,9 +180,7 @@ def _label(value: object, where: str) -> Label:
     if threshold is not None and not 0 <= _number(threshold, f"{where}.threshold") <= 1:
         raise _invalid(f"{where}.threshold", "must lie in 0…1")
     optional = {
-        key: _text(entry[key], f"{where}.{key}")
-        for key in ("parent", "taxonomy_id")
-        if entry.get(key) is not None
+        key: _text(entry[key], f"{where}.{key}") for key in ("parent", "taxonomy_id") if entry.get(key) is not None
     }
     name, group = _text(entry.get("name"), f"{where}.name"), _text(entry.get("group"), f"{where}.group")
     return Label(name, group, threshold, **optional)

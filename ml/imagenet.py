@@ -7,9 +7,6 @@ from ml.presets import ImagenetPreset, to_card
 
 GROUP = "imagenet"
 
-# torchvision's category list names two pairs of classes alike; a card needs to tell them apart.
-_SECOND = {"crane": "crane (machine)", "maillot": "maillot (one-piece)"}
-
 
 def card(
     architecture: str,
@@ -37,7 +34,4 @@ def card(
 def labels(architecture: str) -> tuple[Label, ...]:
     """ImageNet's 1000 classes as torchvision's weights of `architecture` name and order them."""
     categories: list[str] = get_model_weights(architecture)["IMAGENET1K_V1"].meta["categories"]
-    named: list[str] = []
-    for category in categories:
-        named.append(_SECOND[category] if category in named else category)
-    return tuple(Label(name, GROUP) for name in named)
+    return tuple(Label(category, GROUP) for category in categories)

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ml.card import ArtifactError, Label, ModelCard
+from ml.card import Label, ModelCard
+from ml.errors import ArtifactError
 from ml.presets import NsfwjsPreset, to_card
 
 CLASSES = ("Drawing", "Hentai", "Neutral", "Porn", "Sexy")
@@ -82,9 +83,7 @@ def dequantise(entries: list[dict[str, Any]], shard: bytes) -> dict[str, Array]:
             values = values.astype(np.float64) * float(quantisation["scale"]) + float(quantisation["min"])
         weights[str(entry["name"])] = values.astype(np.float32).reshape(shape)
     if offset != len(shard):
-        raise ArtifactError(
-            "tfjs_invalid", f"the shard has {len(shard)} bytes, its manifest describes {offset}"
-        )
+        raise ArtifactError("tfjs_invalid", f"the shard has {len(shard)} bytes, its manifest describes {offset}")
     return weights
 
 
@@ -93,9 +92,7 @@ def _check_topology(layers: list[dict[str, Any]]) -> None:
     for layer in layers:
         kind, config = layer["class_name"], layer["config"]
         if kind == "BatchNormalization" and not math.isclose(config["epsilon"], 1e-3):
-            raise ArtifactError(
-                "tfjs_unexpected", f"{config['name']} has epsilon {config['epsilon']}, not 1e-3"
-            )
+            raise ArtifactError("tfjs_unexpected", f"{config['name']} has epsilon {config['epsilon']}, not 1e-3")
         if kind == "ZeroPadding2D" and config["padding"] != [[0, 1], [0, 1]]:
             raise ArtifactError("tfjs_unexpected", f"{config['name']} pads {config['padding']}")
         if kind == "ReLU" and config["max_value"] != 6:

@@ -14,6 +14,7 @@ from torchvision.io import ImageReadMode, decode_jpeg, decode_png
 
 from ml import architectures, backends, presets
 from ml.artifact import Artifact
+from ml.errors import PredictError
 from ml.scores import LabelSet, Scores, Tag
 
 __all__ = ["PredictError", "Predictor", "PrepareError", "Prepared", "Scores", "Tag"]
@@ -24,15 +25,6 @@ _OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory")
 
 class PrepareError(Exception):
     """One picture that cannot be prepared; `code` is stable: not_a_working_copy, corrupt_working_copy."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(f"{code}: {detail}")
-        self.code = code
-        self.detail = detail
-
-
-class PredictError(Exception):
-    """No batch can run; `code` is stable: no_models, duplicate_model, out_of_memory, wrong_output_length."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
@@ -138,21 +130,16 @@ class Predictor:
         return _Loaded(labels, chosen, self.presets.index(preset))
 
     def _forward(self, pictures: Sequence[Prepared]) -> list[dict[str, Scores]]:
-        batches = [
-            self._upload([picture.inputs[at] for picture in pictures]) for at in range(len(self.presets))
-        ]
+        batches = [self._upload([picture.inputs[at] for picture in pictures]) for at in range(len(self.presets))]
         with torch.inference_mode():
             scores = [
-                model.labels.activate(model.chosen.backend.forward(batches[model.input]))
-                for model in self._models
+                model.labels.activate(model.chosen.backend.forward(batches[model.input])) for model in self._models
             ]
             # Only here does the CPU wait for the device.
             values = [tensor.cpu().numpy().astype(np.float32, copy=False) for tensor in scores]
         lengths = {len(array) for array in values}
         if lengths != {len(pictures)}:
-            raise PredictError(
-                "wrong_output_length", f"{sorted(lengths)} results for {len(pictures)} pictures"
-            )
+            raise PredictError("wrong_output_length", f"{sorted(lengths)} results for {len(pictures)} pictures")
         return [
             {
                 model.labels.ref: Scores(model.labels, array[at])

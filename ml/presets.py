@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
-from ml.card import ArtifactError
+from ml.errors import ArtifactError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -66,9 +66,7 @@ class ImagenetPreset:
         _positive(self.resize, "resize")
         _positive(self.size, "size")
         if self.size > self.resize:
-            raise ArtifactError(
-                "card_invalid", "preset.size must not exceed preset.resize", field="preset.size"
-            )
+            raise ArtifactError("card_invalid", "preset.size must not exceed preset.resize", field="preset.size")
         _three(self.mean, "mean", allow_zero=True)
         _three(self.std, "std", allow_zero=False)
 
@@ -109,9 +107,7 @@ def from_card(preset: Mapping[str, Any]) -> Preset:
     parameters = {key: tuple(value) if isinstance(value, list) else value for key, value in preset.items()}
     name = parameters.pop("name", None)
     if name not in PRESETS:
-        raise ArtifactError(
-            "card_invalid", f"preset.name must be one of {sorted(PRESETS)}", field="preset.name"
-        )
+        raise ArtifactError("card_invalid", f"preset.name must be one of {sorted(PRESETS)}", field="preset.name")
     try:
         return PRESETS[name](**parameters)
     except TypeError as error:
@@ -125,9 +121,7 @@ def to_card(preset: ImagenetPreset | NsfwjsPreset) -> dict[str, Any]:
 
 def _positive(value: object, name: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 4096:
-        raise ArtifactError(
-            "card_invalid", f"preset.{name} must be an integer in 1…4096", field=f"preset.{name}"
-        )
+        raise ArtifactError("card_invalid", f"preset.{name} must be an integer in 1…4096", field=f"preset.{name}")
 
 
 def _three(value: object, name: str, *, allow_zero: bool) -> None:

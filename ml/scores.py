@@ -30,9 +30,7 @@ class LabelSet:
         names = [label.name for label in card.labels]
         twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
         # A name that two groups share gets its group in front, else one score would hide the other.
-        self.keys = [
-            f"{label.group}:{label.name}" if label.name in twice else label.name for label in card.labels
-        ]
+        self.keys = [f"{label.group}:{label.name}" if label.name in twice else label.name for label in card.labels]
         self._temperature = card.temperature
         self._groups = [(card.head[group], torch.tensor(at)) for group, at in card.groups.items()]
 
