@@ -77,4 +77,5 @@ def _let_login(connection: Connection, role: str, password: str) -> None:
     driver = connection.connection.driver_connection
     assert driver is not None
     statement = sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(role), sql.Literal(password))
-    driver.execute(statement)
+    # Through SQLAlchemy, else its commit() sees no transaction and leaves the change to be rolled back.
+    connection.exec_driver_sql(statement.as_string(driver))
