@@ -119,9 +119,15 @@ def maintenance() -> None:
 
 def _become(role: str, listen: roles.Listen | None = None) -> None:
     """Replace this process by the role, so that signals reach it directly."""
+    import tempfile
+
     command = roles.command(role, listen)
+    given = {}
+    if role == "api" and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        # Several processes count together through files; they are of no use to a later start.
+        given["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="tagmill-metrics-")
     sys.stdout.flush()
-    os.execve(command[0], command, roles.environment({}))  # noqa: S606
+    os.execve(command[0], command, roles.environment(given))  # noqa: S606
 
 
 def migrate() -> None:

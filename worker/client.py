@@ -41,15 +41,15 @@ class Unreachable(ClientError):
 
 
 class Client:
-    """Calls to one Tagmill API with one key. Every method raises ApiProblem or Unreachable."""
+    """Calls to one Tagmill API with one key. Every method raises ApiProblem or Unreachable; `ready` needs no key."""
 
-    def __init__(self, url: str, key: str, *, timeout_s: float = 60.0) -> None:
+    def __init__(self, url: str, key: str | None, *, timeout_s: float = 60.0) -> None:
         self.url = url.rstrip("/")
         if urlsplit(self.url).scheme not in ("http", "https"):
             raise ClientError("bad_url", f"TAGMILL_URL must start with http:// or https://, not {url!r}")
         self._http = httpx2.Client(
             base_url=self.url,
-            headers={"Authorization": f"Bearer {key}", "User-Agent": "tagmill-cli"},
+            headers={"User-Agent": "tagmill-cli"} | ({"Authorization": f"Bearer {key}"} if key else {}),
             timeout=httpx2.Timeout(timeout_s, connect=10.0),
             trust_env=False,
         )

@@ -160,9 +160,7 @@ class EmbeddedPostgres(Service):
 
     @staticmethod
     def _locale(binaries: Path) -> list[str]:
-        asked = subprocess.run(
-            [binaries / "postgres", "--version"], capture_output=True, text=True, check=True
-        )
+        asked = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=True)
         found = re.search(r"(\d+)", asked.stdout)
         if found and int(found[1]) >= 17:
             return ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
@@ -243,9 +241,7 @@ class EmbeddedValkey(Service):
         # In a file, not in arguments: everybody can read a process list.
         config = self.data_dir / "valkey.conf"
         write_private(config, "".join(f"{name} {value}\n" for name, value in options.items()))
-        return leashed.spawn(
-            [valkey_binary(), config], on_parent_death=signal.SIGTERM, cwd=self.data_dir, output=log
-        )
+        return leashed.spawn([valkey_binary(), config], on_parent_death=signal.SIGTERM, cwd=self.data_dir, output=log)
 
     def _answers(self) -> bool:
         with self._client(self.port) as client:

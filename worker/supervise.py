@@ -8,8 +8,10 @@ stop:  roles (SIGTERM, then SIGKILL) → servers; if we are killed instead, the 
 import json
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from db import migrate, registry
@@ -109,7 +111,7 @@ class Supervisor:
     def await_ready(self, timeout_s: float = 90.0) -> None:
         """Return when the API says it can serve; ServiceError with the end of the log if it does not in time."""
         deadline = time.monotonic() + timeout_s
-        with Client(self.url, "") as client:
+        with Client(self.url, None) as client:
             while not client.ready():
                 self.watch()
                 if time.monotonic() > deadline:
@@ -193,6 +195,7 @@ class Supervisor:
             "TAGMILL_BROKER_URL": self.broker_url,
             "TAGMILL_BLOB_ROOT": os.environ.get("TAGMILL_BLOB_ROOT", str(self.home.blobs)),
             "TAGMILL_MODEL_ROOT": os.environ.get("TAGMILL_MODEL_ROOT", str(self.home.models)),
+            "PROMETHEUS_MULTIPROC_DIR": str(self._fresh_folder("metrics")),
             **self._settings,
         }
         owners = {name: API_ROLE if name == "api" else WORKER_ROLE for name in roles.ROLES}
@@ -206,6 +209,12 @@ class Supervisor:
             name: {**shared, "TAGMILL_DATABASE_URL": with_login(self.database_url, role, passwords[role])}
             for name, role in owners.items()
         }
+
+    def _fresh_folder(self, name: str) -> Path:
+        folder = self.home.run / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return folder
 
     def _role_passwords(self) -> dict[str, str]:
         path = self.home.run / "passwords.json"

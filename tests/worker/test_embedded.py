@@ -34,9 +34,7 @@ def valkey(tmp_path: Path) -> Iterator[EmbeddedValkey]:
 
 def test_postgres_knows_unicode_and_has_pgvector(postgres: EmbeddedPostgres) -> None:
     with psycopg.connect(postgres.url) as connection:
-        row = connection.execute(
-            "SELECT current_database(), upper('ärmel'), current_setting('server_encoding')"
-        )
+        row = connection.execute("SELECT current_database(), upper('ärmel'), current_setting('server_encoding')")
         assert row.fetchone() == ("tagmill", "ÄRMEL", "UTF8")
         assert connection.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'vector'").fetchone()
 
@@ -142,13 +140,9 @@ _OWNER = textwrap.dedent("""
 """)
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux", reason="the kernel tells children of a parent's death on Linux only"
-)
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells children of a parent's death on Linux only")
 def test_nothing_survives_a_sigkill_of_the_owner(tmp_path: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", _OWNER, str(tmp_path)], capture_output=True, text=True, check=False
-    )
+    ended = subprocess.run([sys.executable, "-c", _OWNER, str(tmp_path)], capture_output=True, text=True, check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     for pid in map(int, ended.stdout.split()):
         assert leashed.wait_gone(pid, 20), leashed.command_line(pid)
