@@ -198,7 +198,8 @@ def _parse(text: str) -> URL:
         too_long = len(str(url)) > 4 * MAX_URL
     except ValueError as error:
         raise UrlRefused("invalid_url", "the URL cannot be parsed") from error
-    if url.scheme not in ("http", "https") or not url.raw_host or too_long:
+    future = "[" in authority[1] and ":" not in (url.raw_host or "")
+    if url.scheme not in ("http", "https") or not url.raw_host or future or too_long:
         raise UrlRefused("invalid_url", "the URL cannot be parsed")
     return url
 

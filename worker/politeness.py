@@ -54,7 +54,7 @@ class HostGate:
     def __init__(self, rules: HostRules = _DEFAULT_RULES, *, total: int = 64, patience_s: float = 3.0) -> None:
         """`total` places in all; a host paused for longer than `patience_s` is refused instead of waited for."""
         self._rules = rules
-        self._free = total
+        self._total = self._free = total
         self._patience = patience_s
         self._hosts: dict[str, _Host] = {}
         self._ready: deque[_Host] = deque()
@@ -78,6 +78,12 @@ class HostGate:
         now = asyncio.get_running_loop().time()
         left = {name: host.line.blocked_until - now for name, host in self._hosts.items()}
         return {name: seconds for name, seconds in left.items() if seconds > 0}
+
+    def counts(self) -> dict[str, int]:
+        """For the heartbeat: requests in flight, requests waiting, hosts remembered."""
+        hosts = self._hosts.values()
+        waiting = sum(not turn.done() for host in hosts for turn in host.waiting)
+        return {"in_flight": self._total - self._free, "waiting": waiting, "hosts": len(self._hosts)}
 
     async def enter(self, name: str, wait_s: float | None) -> Refusal | None:
         """Wait for a place at the host; None: it is taken and must be given back by `leave`."""
