@@ -1,0 +1,80 @@
+"""Wires the Flask app: settings, database, blob store, routes, error handlers, headers. Does nothing else."""
+
+import re
+import time
+from importlib.metadata import version
+
+from flask import Flask, Response, g, request
+from prometheus_client import CollectorRegistry
+
+from api import docs, errors, events, health, items, jobs, metrics, openapi, products, results, submit
+from api.routing import House, Routes, attach
+from api.seats import Seats
+from api.settings import ApiSettings
+from db.blobs import LocalBlobs
+from db.ids import uuid7
+from db.session import API_ROLE, Database
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+# `submit`, `events` and `results` add to the routes of the resource they belong to.
+ROUTES: tuple[Routes, ...] = (jobs.routes, items.routes, products.routes, health.routes)
+_ADDED = (submit, events, results)
+
+
+def create_app(settings: ApiSettings | None = None) -> Flask:
+    """The WSGI application."""
+    settings = settings or ApiSettings()
+    app = Flask("api", static_folder=None, template_folder="templates")
+    app.url_map.merge_slashes = False
+    app.config["MAX_CONTENT_LENGTH"] = 1 << 20
+    registry = CollectorRegistry()
+    house = House(
+        settings=settings,
+        database=Database(
+            settings.database_url,
+            role=settings.database_role or API_ROLE,
+            pool_size=settings.database_pool,
+            statement_timeout_ms=settings.statement_timeout_ms,
+            application_name="tagmill-api",
+        ),
+        blobs=LocalBlobs(settings.blob_root),
+        seats=Seats(settings.events_max_streams),
+        registry=registry,
+    )
+    app.extensions["tagmill"] = house
+    described = openapi.document((*ROUTES, docs.routes), version=version("tagmill"), server=settings.public_url)
+    house.description.update(described)
+    for routes in (*ROUTES, docs.routes):
+        attach(app, routes, house)
+    errors.install(app)
+    _observe(app, metrics.requests(registry))
+    return app
+
+
+def _observe(app: Flask, counted: metrics.Requests) -> None:
+    """An id, security headers and counters for every request."""
+
+    @app.before_request
+    def begin() -> None:
+        g.began = time.monotonic()
+        given = request.headers.get("X-Request-Id", "")
+        g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid7().hex
+
+    @app.after_request
+    def finish(response: Response) -> Response:
+        response.headers["X-Request-Id"] = g.request_id
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        route = request.url_rule.rule if request.url_rule is not None else "none"
+        method = request.method if request.method in ("GET", "HEAD", "POST") else "other"
+        counted.total.labels(method, route, str(response.status_code)).inc()
+        counted.seconds.labels(method, route).observe(time.monotonic() - g.began)
+        return response

@@ -1,0 +1,208 @@
+"""The one table of error codes, and the RFC 9457 problem documents made of it. When they occur is not decided here."""
+
+import errno
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from typing import Any, Final, Literal
+
+from flask import Flask, Response, g
+from pydantic import ValidationError
+from werkzeug.exceptions import HTTPException
+
+from api.answers import json_bytes
+from db.errors import DbError, Unavailable
+
+log = logging.getLogger("tagmill.api")
+MAX_FAULTS: Final = 100
+PROBLEM_TYPE: Final = "application/problem+json"
+
+# code → (HTTP status, title). The codes are stable: clients may switch on them.
+ERRORS: Final[dict[str, tuple[int, str]]] = {
+    # who asks
+    "missing_key": (401, "An API key is needed"),
+    "invalid_key": (401, "The API key is not valid"),
+    "missing_scope": (403, "The API key lacks the scope"),
+    # what is asked for
+    "not_found": (404, "Not found"),
+    "method_not_allowed": (405, "Method not allowed"),
+    "not_acceptable": (406, "No such representation"),
+    "conflict": (409, "The state does not allow it"),
+    "invalid_parameter": (400, "A query parameter is wrong"),
+    "invalid_cursor": (400, "The cursor is not one of ours"),
+    "bad_request": (400, "Bad request"),
+    # idempotency
+    "invalid_idempotency_key": (400, "The Idempotency-Key is malformed"),
+    "idempotency_in_flight": (409, "A request with this Idempotency-Key is being served"),
+    "idempotency_key_reused": (422, "The Idempotency-Key was used with another request"),
+    # bodies
+    "unsupported_media_type": (415, "Content type not supported"),
+    "unsupported_encoding": (415, "Content-Encoding not supported"),
+    "body_too_large": (413, "The body is too large"),
+    "body_incomplete": (400, "The body ended early"),
+    "body_timeout": (408, "The body did not arrive in time"),
+    "invalid_json": (400, "Not JSON"),
+    "invalid_csv": (400, "Not CSV"),
+    "invalid_utf8": (400, "Not UTF-8"),
+    "invalid_multipart": (400, "Not a multipart body"),
+    "invalid_body": (422, "The body breaks the schema"),
+    "invalid_items": (422, "Some items are wrong"),
+    "empty_job": (422, "A job needs at least one item"),
+    "too_many_items": (422, "Too many items"),
+    "too_many_files": (413, "Too many files"),
+    "file_too_large": (413, "A file is too large"),
+    # ZIP
+    "zip_corrupt": (422, "The ZIP is damaged"),
+    "zip_encrypted": (422, "The ZIP is encrypted"),
+    "zip_path": (422, "A ZIP member has a forbidden path"),
+    "zip_symlink": (422, "A ZIP member is not a plain file"),
+    "zip_nested": (422, "A ZIP member is an archive itself"),
+    "zip_duplicate_name": (422, "Two ZIP members have the same name"),
+    "zip_too_many_members": (422, "The ZIP has too many members"),
+    "zip_too_large": (413, "The ZIP unpacks to too many bytes"),
+    "zip_bomb": (422, "The ZIP is built to unpack to far more than it holds"),
+    "zip_method": (422, "A ZIP member is packed by an unsupported method"),
+    "zip_lying_size": (422, "A ZIP member's size is not the declared one"),
+    # ours
+    "too_many_streams": (503, "Too many event streams"),
+    "unavailable": (503, "The service cannot answer now"),
+    "internal_error": (500, "An error of ours"),
+}
+
+# What the faults inside a problem (`errors[].code`) can be, besides the URL codes of `db.codes`.
+FAULTS: Final[dict[str, str]] = {
+    "missing": "A required field is absent.",
+    "unknown_field": "There is no such field.",
+    "duplicate_field": "The field is given twice.",
+    "wrong_type": "The value has another JSON type.",
+    "too_long": "The value is longer than allowed.",
+    "too_short": "The value is shorter than allowed.",
+    "bad_characters": "The value has characters that are not allowed (control characters, lone surrogates).",
+    "invalid_value": "The value is not one of the allowed ones.",
+    "invalid_json": "The line or item is not JSON.",
+    "too_deep": "The JSON is nested too deeply.",
+    "wrong_column_count": "The CSV row has another number of cells than the header.",
+    "line_too_long": "The line or item is longer than allowed.",
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong: `field` inside an object, `line` (from 1) of a text body, `item` (from 0) of a list
+    or an archive, `file` by its name."""
+
+    code: str
+    detail: str
+    field: str | None = None
+    line: int | None = None
+    item: int | None = None
+    file: str | None = None
+
+    def at(self, unit: Literal["line", "item"], place: int) -> "Fault":
+        """The same fault, in this line or item."""
+        return replace(self, line=place) if unit == "line" else replace(self, item=place)
+
+    def row(self) -> dict[str, Any]:
+        """The fault as it stands in a problem document: absent members are left out."""
+        return {key: value for key, value in vars(self).items() if value is not None}
+
+
+@dataclass
+class Problem(Exception):
+    """Ends a request with a problem document. `code` is a key of ERRORS."""
+
+    code: str
+    detail: str
+    faults: Iterable[Fault] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def response(self) -> Response:
+        status, title = ERRORS[self.code]
+        document = {
+            "type": f"/docs#error-{self.code}",
+            "title": title,
+            "status": status,
+            "code": self.code,
+            "detail": self.detail,
+            "errors": [fault.row() for fault in self.faults][:MAX_FAULTS],
+            "request_id": g.get("request_id"),
+        }
+        return Response(json_bytes(document), status, dict(self.headers), content_type=PROBLEM_TYPE)
+
+
+_PYDANTIC_CODES: Final = {
+    "missing": "missing",
+    "extra_forbidden": "unknown_field",
+    "unexpected_keyword_argument": "unknown_field",
+    "string_too_long": "too_long",
+    "too_long": "too_long",
+    "string_too_short": "too_short",
+    "too_short": "too_short",
+    "string_pattern_mismatch": "bad_characters",
+    "string_unicode": "bad_characters",
+    "literal_error": "invalid_value",
+    "enum": "invalid_value",
+    "value_error": "invalid_value",
+    "model_type": "wrong_type",
+    "dict_type": "wrong_type",
+}
+
+
+def faults_of(error: ValidationError) -> list[Fault]:
+    """pydantic's findings in our words; the refused value itself is never repeated."""
+    faults = []
+    for found in error.errors(include_url=False, include_input=False, include_context=False):
+        kind = found["type"]
+        code = _PYDANTIC_CODES.get(kind) or ("wrong_type" if kind.endswith("_type") else "invalid_value")
+        path = ".".join(str(step) for step in found["loc"]) or None
+        faults.append(Fault(code, found["msg"], field=path))
+    return faults
+
+
+def install(app: Flask) -> None:
+    """Every way out of the app that is not an answer becomes a problem document."""
+    app.register_error_handler(Problem, Problem.response)
+    app.register_error_handler(DbError, _of_db)
+    app.register_error_handler(HTTPException, _of_werkzeug)
+    app.register_error_handler(Unavailable, _of_outage)
+    app.register_error_handler(OSError, _of_disk)
+    app.register_error_handler(Exception, _of_bug)
+
+
+def _of_db(error: DbError) -> Response:
+    if error.code in ERRORS:
+        return Problem(error.code, error.detail or ERRORS[error.code][1]).response()
+    log.error("unexpected refusal of the data layer: %s %s", error.code, error.detail)
+    if error.code == "no_open_bucket":
+        return Problem("unavailable", "No storage is open for new items.", headers={"Retry-After": "30"}).response()
+    return Problem("internal_error", "The request id helps us to find it.").response()
+
+
+_OF_STATUS: Final = {404: "not_found", 405: "method_not_allowed", 406: "not_acceptable", 408: "body_timeout",
+                     413: "body_too_large", 415: "unsupported_media_type"}  # fmt: skip
+
+
+def _of_werkzeug(error: HTTPException) -> Response:
+    status = error.code or 500
+    code = _OF_STATUS.get(status) or ("bad_request" if status < 500 else "internal_error")
+    headers = {key: value for key, value in error.get_headers() if key.lower() == "allow"}
+    return Problem(code, error.description or HTTPStatus(status).phrase, headers=headers).response()
+
+
+def _of_outage(error: Unavailable) -> Response:
+    # The detail stays here: it names our hosts.
+    log.error("database unavailable: %s", error.detail)
+    return Problem("unavailable", "The database cannot be reached.", headers={"Retry-After": "5"}).response()
+
+
+def _of_disk(error: OSError) -> Response:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return _of_bug(error)
+    log.error("no space left for uploads")
+    return Problem("unavailable", "There is no space left for uploads.", headers={"Retry-After": "60"}).response()
+
+
+def _of_bug(error: Exception) -> Response:
+    log.exception("unhandled error", exc_info=error)
+    return Problem("internal_error", "The request id helps us to find it.").response()

@@ -1,0 +1,187 @@
+"""Jobs: list, read, cancel, retry. Submitting is in `api.submit`, their rows in `api.items` and `api.results`."""
+
+from typing import Any
+from uuid import UUID
+
+from flask import Response, request
+from pydantic import Field, ValidationError
+
+from api import paging
+from api.answers import json_answer
+from api.bodies import decode
+from api.errors import Fault, Problem, faults_of
+from api.routing import Answer, Call, Parameters, Routes
+from api.schemas import JobOut, JobsPage, JobState, ProgressOut, RetryIn, RetryOut, StageOut
+from api.spool import pieces
+from db import jobs, retries
+from db.codes import CODES
+from db.progress import Progress, progress
+from db.tables import Job
+
+MAX_SMALL_BODY = 64 * 1024
+
+routes = Routes("jobs", "Submit pictures, follow the work, cancel it, try failures again.")
+
+
+def links(url: str) -> dict[str, str]:
+    """Where a job's parts are."""
+    return {name: f"{url}/{name}" for name in ("items", "results", "events")}
+
+
+def job_out(call: Call, job: Job, counts: Progress | None = None) -> JobOut:
+    """A job as clients see it."""
+    url = f"{call.settings.public_url}/v1/jobs/{job.id}"
+    return JobOut.model_validate(
+        {
+            **{name: getattr(job, name) for name in _COPIED},
+            "url": url,
+            "links": links(url),
+            "progress": None if counts is None else _progress_out(counts),
+        }
+    )
+
+
+_COPIED = (
+    "id", "name", "state", "lane", "analyses", "total", "models", "created_at", "started_at", "cancelled_at",
+    "settled_at",
+)  # fmt: skip
+
+
+def _progress_out(counts: Progress) -> ProgressOut:
+    return ProgressOut(
+        ingest=StageOut(**vars(counts.ingest)),
+        infer=StageOut(**vars(counts.infer)),
+        outcomes=counts.outcomes,
+        codes=counts.codes,
+        settled=counts.settled,
+        rate=counts.rate,
+        eta_s=counts.eta_s,
+    )
+
+
+class JobsQuery(Parameters):
+    """Which jobs."""
+
+    state: JobState | None = Field(default=None, description="Only jobs in this state.")
+    cursor: str | None = Field(default=None, max_length=100, description="`next` of the page before.")
+    limit: int = Field(default=paging.DEFAULT_LIMIT, ge=1, le=paging.MAX_LIMIT, description="Jobs of a page.")
+
+
+@routes.route(
+    "GET",
+    "/v1/jobs",
+    scope="jobs:read",
+    summary="List jobs",
+    query=JobsQuery,
+    answers={200: Answer("A page, newest first.", JobsPage)},
+    errors=("invalid_cursor",),
+)
+def index(call: Call, query: JobsQuery) -> Response:
+    """The account's jobs without their counts."""
+    after = paging.job_of(query.cursor) if query.cursor is not None else None
+    with call.transaction() as session:
+        found = jobs.page(session, call.account_id, state=query.state, after=after, limit=query.limit + 1)
+    shown = found[: query.limit]
+    more = paging.after_job(shown[-1].id) if len(found) > len(shown) else None
+    return json_answer(JobsPage(jobs=[job_out(call, job) for job in shown], next=more))
+
+
+@routes.route(
+    "GET",
+    "/v1/jobs/<uuid:job_id>",
+    scope="jobs:read",
+    summary="Read a job",
+    answers={200: Answer("The job with its counts.", JobOut)},
+    errors=("not_found",),
+)
+def read(call: Call, job_id: UUID) -> Response:
+    """State, counts per stage and per error code, rate and estimated time to go."""
+    with call.transaction() as session:
+        job = jobs.get(session, call.account_id, job_id)
+        return json_answer(job_out(call, job, progress(session, job_id)))
+
+
+@routes.route(
+    "POST",
+    "/v1/jobs/<uuid:job_id>/cancel",
+    scope="jobs:write",
+    summary="Cancel a job",
+    answers={200: Answer("The job, cancelled.", JobOut)},
+    errors=("not_found", "conflict"),
+)
+def cancel(call: Call, job_id: UUID) -> Response:
+    """Nothing new is begun; items never reached get the outcome `cancelled`. Cancelling twice changes nothing; a
+    finished job is a conflict."""
+    with call.transaction() as session:
+        job = jobs.cancel(session, call.account_id, job_id, actor=_actor(call))
+        return json_answer(job_out(call, job, progress(session, job_id)))
+
+
+class RetryQuery(Parameters):
+    """Which failures."""
+
+    only: str | None = Field(default=None, max_length=2000, description="Codes with commas; absent: all that failed.")
+
+
+@routes.route(
+    "POST",
+    "/v1/jobs/<uuid:job_id>/retry",
+    scope="jobs:write",
+    summary="Try failures again",
+    query=RetryQuery,
+    body={"application/json": RetryIn},
+    answers={202: Answer("How many items were put back.", RetryOut)},
+    errors=("not_found", "conflict", "invalid_body", "invalid_json", "body_too_large", "unsupported_media_type"),
+)
+def retry(call: Call, job_id: UUID, query: RetryQuery) -> Response:
+    """Puts failed items of a settled job back to work, those with the codes of `only` (in the query or in a JSON
+    body), or all. Items that are done stay as they are."""
+    codes = _codes(call, query)
+    with call.transaction() as session:
+        put_back = retries.retry(
+            session, call.account_id, job_id, codes, chunk_size=call.settings.chunk_size, actor=_actor(call)
+        )
+        job = jobs.get(session, call.account_id, job_id)
+        answer = RetryOut(requeued=put_back, job=job_out(call, job, progress(session, job_id)))
+    return json_answer(answer, 202)
+
+
+def _actor(call: Call) -> str:
+    assert call.principal is not None
+    return f"key:{call.principal.key_id}"
+
+
+def _codes(call: Call, query: RetryQuery) -> list[str] | None:
+    body = _small_json(call)
+    if body is not None and query.only is not None:
+        raise Problem("invalid_parameter", "Give `only` in the query or in the body, not in both.")
+    if body is None:
+        given = query.only.split(",") if query.only is not None else None
+    else:
+        try:
+            given = RetryIn.model_validate(body).only
+        except ValidationError as error:
+            raise Problem("invalid_body", "See `errors`.", faults_of(error)) from error
+    unknown = [code for code in given or () if code not in CODES]
+    if unknown:
+        problem = "invalid_parameter" if body is None else "invalid_body"
+        raise Problem(problem, "There is no such code.", [Fault("invalid_value", "Unknown code.", field="only")])
+    return given
+
+
+def _small_json(call: Call) -> Any:
+    """The JSON value of a small body, or None when there is no body."""
+    data = b"".join(pieces(request, call.settings, MAX_SMALL_BODY))
+    if not data.strip():
+        return None
+    if request.mimetype != "application/json":
+        raise Problem("unsupported_media_type", "Send application/json.")
+    try:
+        text = data.decode().strip()
+        value, end = decode(text)
+        if end != len(text):
+            raise ValueError("text after the value")
+    except ValueError as error:
+        why = "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise Problem("invalid_json", f"The body is not JSON: {why}.") from None
+    return value

@@ -1,0 +1,79 @@
+"""Prometheus metrics: request counters of the process, and gauges of what the database says. Asks nothing itself."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from db.stats import Sample
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_HELP: Final = {
+    "chunks": "Chunks that are not done.",
+    "oldest_ready_chunk_seconds": "Age of the oldest chunk that could be claimed.",
+    "expired_leases": "Leased chunks whose lease ran out.",
+    "jobs": "Jobs by state.",
+    "items_finished_last_hour": "Items that a stage ended in the last hour.",
+    "item_failures_last_hour": "Items that failed in the last hour.",
+    "workers": "Processes that were heard of in the last 30 seconds.",
+}
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Counters of the HTTP requests that this process served, by route (never by URL: ids would be labels)."""
+
+    total: Counter
+    seconds: Histogram
+
+
+def requests(registry: CollectorRegistry) -> Requests:
+    """The request metrics, registered."""
+    return Requests(
+        Counter("tagmill_http_requests", "Requests served.", ("method", "route", "status"), registry=registry),
+        Histogram(
+            "tagmill_http_request_seconds",
+            "Time until the answer began.",
+            ("method", "route"),
+            buckets=_BUCKETS,
+            registry=registry,
+        ),
+    )
+
+
+class _FromDatabase(Collector):
+    def __init__(self, samples: Sequence[Sample] | None, seconds: float) -> None:
+        self._samples = samples
+        self._seconds = seconds
+
+    def collect(self) -> Iterable[Metric]:
+        yield GaugeMetricFamily(
+            "tagmill_database_up", "Whether the database answered.", float(self._samples is not None)
+        )
+        yield GaugeMetricFamily("tagmill_database_seconds", "How long it took to ask.", self._seconds)
+        families: dict[str, GaugeMetricFamily] = {}
+        for sample in self._samples or ():
+            names = sorted(sample.labels)
+            family = families.setdefault(
+                sample.name,
+                GaugeMetricFamily(f"tagmill_{sample.name}", _HELP.get(sample.name, sample.name), labels=names),
+            )
+            family.add_metric([sample.labels[name] for name in names], sample.value)
+        yield from families.values()
+
+
+def exposition(registry: CollectorRegistry, samples: Sequence[Sample] | None, seconds: float) -> bytes:
+    """The text that Prometheus reads. Under several processes (PROMETHEUS_MULTIPROC_DIR), counters of all of them."""
+    counted = registry
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        counted = CollectorRegistry()
+        MultiProcessCollector(counted)  # type: ignore[no-untyped-call]
+    asked = CollectorRegistry()
+    asked.register(_FromDatabase(samples, seconds))
+    return generate_latest(counted) + generate_latest(asked)

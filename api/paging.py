@@ -1,0 +1,49 @@
+"""Opaque keyset cursors: where a page ended. They carry a position, never a right: rows stay walled by account."""
+
+import base64
+import binascii
+from uuid import UUID
+
+from api.errors import Problem
+
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 1000
+
+
+def _encode(kind: bytes, position: bytes) -> str:
+    return base64.urlsafe_b64encode(kind + position).decode().rstrip("=")
+
+
+def _decode(kind: bytes, size: int, cursor: str) -> bytes:
+    try:
+        raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    # Written back, it must be the same text: one position has one cursor.
+    if len(raw) != 1 + size or raw[:1] != kind or _encode(kind, raw[1:]) != cursor:
+        raise Problem("invalid_cursor", "Take the cursor from `next` of the page before, with the same route.")
+    return raw[1:]
+
+
+def after_job(job_id: UUID) -> str:
+    """The cursor behind this job in a list of jobs."""
+    return _encode(b"j", job_id.bytes)
+
+
+def job_of(cursor: str) -> UUID:
+    """The job that `after_job` was given; Problem `invalid_cursor`."""
+    return UUID(bytes=_decode(b"j", 16, cursor))
+
+
+def after_item(job_id: UUID, seq: int) -> str:
+    """The cursor behind item `seq` of this job."""
+    return _encode(b"i", job_id.bytes + seq.to_bytes(4, "big"))
+
+
+def seq_of(cursor: str, job_id: UUID) -> int:
+    """The item number that `after_item` was given, for the same job; Problem `invalid_cursor`."""
+    raw = _decode(b"i", 20, cursor)
+    seq = int.from_bytes(raw[16:], "big")
+    if raw[:16] != job_id.bytes or seq > 2**31 - 1:
+        raise Problem("invalid_cursor", "The cursor belongs to another job.")
+    return seq

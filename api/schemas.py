@@ -1,0 +1,251 @@
+"""The shapes on the wire, as pydantic models: what a client may send, and what it gets. No behaviour."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from db.codes import CODES
+from db.urls import MAX_URL_LENGTH
+
+MAX_ID = 256
+PLAIN = r"^[^\x00-\x1f\x7f]*$"
+
+# The literals repeat `db.states`, for type checkers' sake; a test compares them.
+Analysis = Literal["tags", "moderation"]
+Lane = Literal["interactive", "bulk"]
+JobState = Literal["accepted", "running", "finished", "cancelled"]
+Outcome = Literal["done", "failed", "cancelled"]
+Verdict = Literal["approve", "review", "reject"]
+Code = Annotated[str, Field(json_schema_extra={"enum": sorted(CODES)})]
+
+
+class Sent(BaseModel):
+    """Base of what clients send: JSON types as they are, nothing unknown."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ItemIn(Sent):
+    """One picture by URL."""
+
+    url: str = Field(max_length=MAX_URL_LENGTH, description="http or https, no user name or password.")
+    id: str | None = Field(
+        default=None, min_length=1, max_length=MAX_ID, pattern=PLAIN, description="Your name for the item."
+    )
+    product_id: str | None = Field(
+        default=None, min_length=1, max_length=MAX_ID, pattern=PLAIN, description="The product it shows."
+    )
+
+
+class JobOptions(Sent):
+    """What is asked of a job's pictures."""
+
+    analyses: list[Analysis] = Field(default=["tags", "moderation"], min_length=1, max_length=2)
+    lane: Lane = Field(default="bulk", description="Interactive jobs go first.")
+    name: str | None = Field(default=None, min_length=1, max_length=200, pattern=PLAIN)
+
+
+class JobIn(JobOptions):
+    """A job with its pictures. `items` is read as a stream: its length is bounded by a setting only."""
+
+    items: list[ItemIn] = Field(min_length=1)
+
+
+class RetryIn(Sent):
+    """Which failures to try again; absent: all."""
+
+    only: list[Code] | None = Field(default=None, min_length=1, max_length=100)
+
+
+class FaultOut(BaseModel):
+    """One thing that is wrong with a request."""
+
+    code: str
+    detail: str
+    field: str | None = None
+    line: int | None = Field(default=None, description="Line of a text body, from 1.")
+    item: int | None = Field(default=None, description="Place in the list or archive, from 0.")
+    file: str | None = Field(default=None, description="Name of the uploaded file or archive member.")
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457. `code` is stable; `errors` says what exactly is wrong, at most 100 entries."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    errors: list[FaultOut]
+    request_id: str | None
+
+
+class SkippedOut(BaseModel):
+    """What `on_invalid=skip` left out: how many, and the first 100."""
+
+    count: int
+    errors: list[FaultOut]
+
+
+class StageOut(BaseModel):
+    """Items of one stage."""
+
+    done: int
+    failed: int
+    open: int
+
+
+class ProgressOut(BaseModel):
+    """Counts of a job now."""
+
+    ingest: StageOut
+    infer: StageOut
+    outcomes: dict[str, int] = Field(description="Items by outcome: done, failed, cancelled.")
+    codes: dict[str, int] = Field(description="Failed items by code.")
+    settled: int = Field(description="Items that have their outcome.")
+    rate: float | None = Field(description="Outcomes a second over the last minute.")
+    eta_s: float | None = Field(description="Seconds to go at that rate.")
+
+
+class JobOut(BaseModel):
+    """A job. `progress` is present where one job is asked for."""
+
+    id: UUID
+    url: str
+    name: str | None
+    state: JobState
+    lane: Lane
+    analyses: list[Analysis]
+    total: int
+    models: dict[str, str | None] = Field(description="The model versions pinned at submit, by analysis.")
+    created_at: datetime
+    started_at: datetime | None
+    cancelled_at: datetime | None
+    settled_at: datetime | None = Field(description="When every item had its outcome.")
+    links: dict[str, str]
+    progress: ProgressOut | None = None
+
+
+class JobAccepted(BaseModel):
+    """The answer to a submitted job."""
+
+    id: UUID
+    url: str
+    state: JobState
+    total: int
+    links: dict[str, str]
+    skipped: SkippedOut | None = None
+
+
+class RetryOut(BaseModel):
+    """How many items were put back, and the job."""
+
+    requeued: int
+    job: JobOut
+
+
+class JobsPage(BaseModel):
+    """Jobs, newest first. `next` is the cursor of the following page, null at the end."""
+
+    jobs: list[JobOut]
+    next: str | None
+
+
+class TagOut(BaseModel):
+    """A label with its score, and the model version that gave it."""
+
+    label: str
+    group: str
+    score: float
+    model: str
+
+
+class ModerationOut(BaseModel):
+    """Scores and the verdict that the policy made of them."""
+
+    scores: dict[str, float] | None
+    verdict: Verdict
+    reasons: list[dict[str, Any]]
+    policy: str | None
+    model: str | None
+
+
+class ResultRow(BaseModel):
+    """The one result row, the same in every format; `outcome` is null while the item is open."""
+
+    id: str = Field(description="Yours, else ours.")
+    item_id: str
+    product_id: str | None
+    url: str | None
+    filename: str | None
+    outcome: Outcome | None
+    code: str | None
+    tags: list[TagOut]
+    moderation: ModerationOut | None
+    facts: dict[str, Any] | None
+
+
+class ItemOut(ResultRow):
+    """One item in full."""
+
+    job_id: UUID
+    seq: int
+    detail: str | None
+    links: dict[str, str]
+
+
+class ItemsPage(BaseModel):
+    """Items in the order of the submission. `next` is the cursor of the following page, null at the end."""
+
+    items: list[ResultRow]
+    next: str | None
+
+
+class SourceOut(BaseModel):
+    """Which picture shows a product's tag."""
+
+    item_id: str
+    score: float
+    model: str
+
+
+class ProductTagOut(BaseModel):
+    """A tag of a product: its highest score, and the pictures it comes from."""
+
+    label: str
+    group: str
+    score: float
+    pictures: int
+    sources: list[SourceOut]
+
+
+class PictureOut(BaseModel):
+    """A picture of a product, the newest result of its bytes."""
+
+    item_id: str
+    id: str
+    url: str | None
+    filename: str | None
+    outcome: Outcome | None
+    code: str | None
+    sha256: str | None
+    verdict: Verdict | None
+    tags: list[TagOut]
+
+
+class ProductOut(BaseModel):
+    """The catalog's view of one product: its newest 200 pictures, their tags combined, the most severe verdict."""
+
+    product_id: str
+    verdict: Verdict | None
+    tags: list[ProductTagOut]
+    pictures: list[PictureOut]
+
+
+class HealthOut(BaseModel):
+    """Whether the process can serve, and what each check found."""
+
+    status: Literal["ok", "unavailable"]
+    checks: dict[str, str] = {}

@@ -1,0 +1,63 @@
+"""The API's own settings: limits of what a client may send, and how long streams last."""
+
+from pydantic import Field
+
+from db.settings import StorageSettings
+
+MIB = 1 << 20
+
+
+class ApiSettings(StorageSettings):
+    """What the API process reads from the environment, besides where the data lives."""
+
+    max_items_per_job: int = Field(default=100_000, ge=1, le=10_000_000, description="Items of one job at most.")
+    max_json_bytes: int = Field(
+        default=256 * MIB, ge=1, description="Body of a job sent as application/json at most, in bytes."
+    )
+    max_lines_bytes: int = Field(
+        default=256 * MIB, ge=1, description="Body of a job sent as NDJSON or CSV at most, in bytes."
+    )
+    max_multipart_bytes: int = Field(
+        default=2048 * MIB, ge=1, description="Body of a job sent as multipart/form-data at most, in bytes."
+    )
+    max_zip_bytes: int = Field(default=2048 * MIB, ge=1, description="ZIP archive of a job at most, in bytes.")
+    max_zip_unpacked_bytes: int = Field(
+        default=4096 * MIB, ge=1, description="Bytes that the members of one ZIP may unpack to, all together."
+    )
+    max_zip_ratio: int = Field(
+        default=200, ge=2, description="Unpacked by packed size at which a ZIP member above 1 MiB is refused."
+    )
+    max_file_bytes: int = Field(default=32 * MIB, ge=1, description="One uploaded picture at most, in bytes.")
+    max_files_per_upload: int = Field(
+        default=10_000, ge=1, le=1_000_000, description="Files of one multipart body or ZIP at most."
+    )
+    max_item_bytes: int = Field(
+        default=8192, ge=256, le=65536, description="One line of NDJSON or CSV, or one item of JSON, at most."
+    )
+    body_idle_s: float = Field(
+        default=30.0, gt=0, description="Seconds without a byte after which a request body is given up."
+    )
+    body_total_s: float = Field(
+        default=900.0, gt=0, description="Seconds that a request body may take to arrive, all together."
+    )
+    export_batch: int = Field(
+        default=2000, ge=1, le=50_000, description="Rows that a results export reads in one short transaction."
+    )
+    events_poll_s: float = Field(default=1.0, gt=0, description="Seconds between two looks at a job's progress.")
+    events_heartbeat_s: float = Field(
+        default=15.0, gt=0, description="Seconds of silence after which an event stream sends a comment."
+    )
+    events_max_s: float = Field(
+        default=300.0, gt=0, description="Seconds after which an event stream ends and the client reconnects."
+    )
+    events_max_streams: int = Field(
+        default=8, ge=1, description="Event streams that one API process serves at once; each holds a thread."
+    )
+    metrics_open: bool = Field(
+        default=False, description="Serve /metrics without a key (else it needs the scope system:read)."
+    )
+    public_url: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s]+[^/\s])?$",
+        description="Prefix of the URLs in answers, without a slash at the end; empty: relative ones.",
+    )
