@@ -10,26 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg, decode_png
 
 from ml import architectures, backends, presets
 from ml.artifact import Artifact
 from ml.errors import PredictError
 from ml.scores import LabelSet, Scores, Tag
+from ml.working_copy import PrepareError, decode
 
 __all__ = ["PredictError", "Predictor", "PrepareError", "Prepared", "Scores", "Tag"]
 
 BATCH_SIZE = {"cpu": 8, "cuda": 128}  # above 8 a CPU core loses up to 2.6 × to its caches
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory")
-
-
-class PrepareError(Exception):
-    """One picture that cannot be prepared; `code` is stable: not_a_working_copy, corrupt_working_copy."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(f"{code}: {detail}")
-        self.code = code
-        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,17 +157,3 @@ class Predictor:
         self.batch_size = tried // 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def decode(data: bytes) -> Tensor:
-    """A working copy as uint8 RGB 3×H×W. Raises PrepareError."""
-    decoders = {b"\xff\xd8\xff": decode_jpeg, b"\x89PN": decode_png}
-    if data[:3] not in decoders:
-        raise PrepareError("not_a_working_copy", f"{len(data)} bytes that are neither JPEG nor PNG")
-    # A bytearray, because torch refuses to promise that read-only memory stays unwritten.
-    raw = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    try:
-        picture: Tensor = decoders[data[:3]](raw, mode=ImageReadMode.RGB)
-    except RuntimeError as error:
-        raise PrepareError("corrupt_working_copy", str(error).splitlines()[0]) from None
-    return picture
