@@ -179,6 +179,10 @@ class Connection(asyncio.Protocol, Wire):
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
+        if self.buffer.startswith(b"\x16"):  # a TLS hello: as web servers do
+            self.transport.write(respond(b"", status="400 Bad Request"))
+            self.transport.close()
+            return
         if self.current is None:
             self._next()
 

@@ -269,3 +269,12 @@ async def etag(wire: Wire, request: Request, argument: str) -> None:
         await wire.send(("HTTP/1.1 304 Not Modified\r\n" + "\r\n".join(marks) + "\r\n\r\n").encode())
     else:
         await wire.send(respond(PICTURE, *marks, 'Set-Cookie: session="secret"'))
+
+
+@named("endless-extension")
+async def endless_extension(wire: Wire, request: Request, argument: str) -> None:
+    """A chunk whose extension never ends: no byte of body ever arrives."""
+    await wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4;")
+    while True:
+        await wire.send(b"x" * 4096)
+        await wire.pause(0.01)
