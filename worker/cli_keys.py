@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from db.session import Database
+    from worker.local import Place
 
 app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
 Account = Annotated[str, typer.Option(help="The account that the key opens.")]
@@ -17,19 +18,27 @@ Account = Annotated[str, typer.Option(help="The account that the key opens.")]
 @contextmanager
 def owners_database() -> "Iterator[Database]":
     """The database that keys and models are administered in, at the newest schema."""
-    from db import migrate
     from db.session import Database
+
+    with owners_place() as where:
+        database = Database(where.database_url, pool_size=1, application_name="tagmill cli")
+        try:
+            yield database
+        finally:
+            database.dispose()
+
+
+@contextmanager
+def owners_place() -> "Iterator[Place]":
+    """The system to administer. Our own Postgres is migrated first; a configured one is its operator's."""
+    from db import migrate
     from worker.home import Home
     from worker.local import place
 
     with place(Home.default()) as where:
         if where.origin.startswith("embedded"):
             migrate.upgrade(where.database_url)
-        database = Database(where.database_url, pool_size=1, application_name="tagmill cli")
-        try:
-            yield database
-        finally:
-            database.dispose()
+        yield where
 
 
 @app.command()

@@ -15,6 +15,7 @@ def list_() -> None:
 
     from db import registry
     from worker.cli_keys import owners_database
+    from worker.model_store import RECIPES
 
     with owners_database() as database, database.transaction() as session:
         models = registry.list_models(session)
@@ -23,7 +24,36 @@ def list_() -> None:
         state = "[green]active[/]" if model.state == "active" else model.state
         labels, licence = len(model.card.get("labels", ())), str(model.card.get("licence", "–"))
         table.add_row(model.ref, model.task, state, str(labels), licence)
-    Console(highlight=False).print(table if models else "No models are registered yet: tagmill models pull NAME")
+    for name, recipe in RECIPES.items():
+        if name not in {model.name for model in models}:
+            table.add_row(f"[dim]{name}[/]", f"[dim]{recipe.task}[/]", "[dim]can be pulled[/]", "", "")
+    Console(highlight=False).print(table)
+
+
+@app.command()
+def pull(
+    name: Annotated[str, typer.Argument(help="The model's name; without it, both that a new system wants.")] = "",
+    source: Annotated[str | None, typer.Option("--from", help="A folder or URL with the published files.")] = None,
+    activate: Annotated[bool, typer.Option(help="Make it the one that new jobs use.")] = True,
+    again: Annotated[bool, typer.Option("--again", help="Fetch it even if it is installed.")] = False,
+) -> None:
+    """Get a model from its sources, verify, convert, install and activate it."""
+    from db.session import Database
+    from worker import model_setup
+    from worker.cli_keys import owners_place
+
+    with owners_place() as where:
+        models = model_setup.store(where.model_root, source)
+        database = Database(where.database_url, pool_size=1)
+        try:
+            for wanted in [name] if name else model_setup.DEFAULTS:
+                pulled = model_setup.install(database, models, wanted, activate=activate, again=again)
+                for failed in pulled.tried:
+                    typer.echo(f"{failed.source}: {failed.detail} ({failed.code})", err=True)
+                state = "active" if activate else "candidate"
+                typer.echo(f"{pulled.ref} for {pulled.task}: {state}, from {pulled.source}, in {pulled.folder}")
+        finally:
+            database.dispose()
 
 
 @app.command()

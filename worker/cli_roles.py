@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
@@ -20,6 +21,7 @@ Threads = Annotated[int, typer.Option(envvar="TAGMILL_API_THREADS", min=1, help=
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
     app.command(rich_help_panel=RUN)(up)
+    app.command(rich_help_panel=RUN)(demo)
     app.command(rich_help_panel=RUN)(api)
     app.command(rich_help_panel=RUN)(crawler)
     app.command(rich_help_panel=RUN)(worker)
@@ -68,6 +70,17 @@ def up(
     screen.print("[dim]·[/] stopped")
 
 
+def demo(
+    images: Annotated[Path | None, typer.Option(help="A folder of your own pictures.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many pictures at most.")] = 200,
+) -> None:
+    """Run everything on some pictures, show the results, and stop. Its data is in .tagmill/demo."""
+    from worker import demo as show
+    from worker.home import Home
+
+    show.run(images, count, Home(Path(".tagmill") / "demo"))
+
+
 def _stop_on_signals() -> None:
     """Make SIGTERM and a closed terminal end `up` the way Ctrl-C does."""
 
@@ -89,7 +102,7 @@ def _welcome(screen: "Console", supervisor: "Supervisor") -> None:  # type: igno
     grid.add_row("API", f"{supervisor.url}  [dim](documentation: {supervisor.url}/docs)[/]")
     grid.add_row("API key", f"{home.key}  [dim](the tagmill commands use it; more: tagmill keys create NAME)[/]")
     models = supervisor.active_models()
-    missing = "[yellow]none: tagmill models pull NAME[/]"
+    missing = "[yellow]none yet: tagmill models pull[/]"
     grid.add_row("Models", ", ".join(f"{task}: {ref}" for task, ref in models.items()) or missing)
     grid.add_row("Data", str(home.root))
     grid.add_row("Log", str(home.log))

@@ -154,7 +154,7 @@ def models(where: Place) -> Iterator[Finding]:
         at.dispose()
     for task, model in active.items():
         if model is None:
-            yield Finding(f"model: {task}", "warning", "none is active", "tagmill models pull NAME")
+            yield Finding(f"model: {task}", "warning", "none is active", "tagmill models pull")
         elif not folder(where.model_root, model.name, model.version).is_dir():
             remedy = f"tagmill models pull {model.name}, or set TAGMILL_MODEL_ROOT"
             yield Finding(f"model: {task}", "broken", f"{model.ref} is not in {where.model_root}", remedy)

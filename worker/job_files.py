@@ -90,7 +90,7 @@ def _from_jsonl(lines: Iterator[bytes]) -> Iterator[bytes]:
 def _from_txt(lines: Iterator[bytes]) -> Iterator[bytes]:
     for line in lines:
         url = line.decode("utf-8", "replace").strip()
-        yield b"\n" if not url or url.startswith("#") else _row({"url": url})
+        yield b"\n" if not url or url.startswith("#") else row({"url": url})
 
 
 def _from_csv(lines: Iterator[bytes]) -> Iterator[bytes]:
@@ -110,11 +110,12 @@ def _from_csv(lines: Iterator[bytes]) -> Iterator[bytes]:
         yield b"\n" * (line - 1 - written)
         written = line
         found = {name: cell.strip() for name, cell in zip(names, cells, strict=False) if name in COLUMNS}
-        yield _row({name: cell for name, cell in found.items() if cell or name == "url"}) if cells else b"\n"
+        yield row({name: cell for name, cell in found.items() if cell or name == "url"}) if cells else b"\n"
 
 
-def _row(row: dict[str, Any]) -> bytes:
-    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+def row(item: dict[str, Any]) -> bytes:
+    """One line of NDJSON."""
+    return json.dumps(item, ensure_ascii=False).encode() + b"\n"
 
 
 def pictures(folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ a server found running without that lock is an orphan.
 import fcntl
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -128,6 +129,15 @@ class Service:
             self._child.kill()
             self._child.wait()
             self._child = None
+
+    def discard(self) -> None:
+        """Remove the folder with all its data, after ending an orphan; ServiceError if a live process owns it."""
+        if not self.data_dir.exists():
+            return
+        self._take_lock()
+        self._stop_orphan()
+        shutil.rmtree(self.data_dir, ignore_errors=True)
+        self.stop()
 
     def abandon(self) -> None:
         """Give the folder free and leave the server running, as if this process had died (for tests)."""

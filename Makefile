@@ -1,0 +1,64 @@
+# What one does with a checkout. `make` alone says what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt
+# Of pip's many lines, those that say why it takes so long.
+PIP_NEWS := awk '/^ *(Downloading|Building|ERROR|error)/ {sub(/^ */, "    "); print; fflush()}'
+
+# The first Python that is new enough; `make PYTHON=/path/to/python demo` chooses another.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+IMAGES ?=
+N ?= 200
+ARGS ?=
+
+.PHONY: help demo up test lint bench clean
+
+help: ## Show this list
+	@echo "Tagmill: bulk tagging and moderation of pictures. Needs Python >= 3.11 and a package index, nothing else."
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: $(RUN_STAMP) ## Run the whole system on some pictures and stop (IMAGES=folder for yours, N=how many)
+	@$(BIN)/tagmill demo --count $(N) $(if $(IMAGES),--images "$(IMAGES)")
+
+up: $(RUN_STAMP) ## Run the whole system until Ctrl-C (ARGS="--port 9000")
+	@exec $(BIN)/tagmill up $(ARGS)
+
+test: $(DEV_STAMP) ## Run the tests (ARGS="tests/db -k claim")
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(DEV_STAMP) ## Check style, types and the import rules
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(DEV_STAMP) ## Measure this machine (ARGS=... are the benchmark's own)
+	@$(BIN)/python -m bench $(ARGS)
+
+clean: ## Remove the environment and caches; keeps your data
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+
+$(RUN_STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "· installing Tagmill and its libraries into $(VENV) (torch is large: minutes, the first time)"
+	@$(PIP_INSTALL) -e '.[embedded]' | $(PIP_NEWS)
+	@touch $@
+
+$(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "· installing Tagmill, its libraries and the development tools into $(VENV) (minutes, the first time)"
+	@$(PIP_INSTALL) -e '.[embedded,dev]' | $(PIP_NEWS)
+	@touch $(RUN_STAMP) $@
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Tagmill needs Python 3.11 or newer: none found. Try: make PYTHON=/path/to/python $(MAKECMDGOALS)"; exit 1; }
+	@echo "· making an environment in $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "No environment could be made. On Debian or Ubuntu: apt install python3-venv"; exit 1; }

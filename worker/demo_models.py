@@ -1,0 +1,27 @@
+"""The demo's models: from ../shared/models where that exists, else pulled; the demo goes on without one it lacks."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from db.session import Database
+from worker import model_setup
+from worker.model_store import ModelStoreError
+
+
+def provide(database_url: str, model_root: Path, folder: Path, say: Callable[[str], None]) -> None:
+    """Install and activate the two models, and say where each is from. Needs the owner's URL."""
+    local = folder.is_dir()
+    models = model_setup.store(model_root, str(folder) if local else None)
+    database = Database(database_url, pool_size=1)
+    try:
+        for name in model_setup.DEFAULTS:
+            try:
+                pulled = model_setup.install(database, models, name)
+            except ModelStoreError as error:
+                say(f"[yellow]no {name}[/]: {error}")
+                say("going on without it: what it would have judged stays open for review")
+                continue
+            where = "installed by an earlier demo" if pulled.source == "installed" else f"from {pulled.source}"
+            say(f"model {pulled.ref} ({pulled.task}): {where}")
+    finally:
+        database.dispose()

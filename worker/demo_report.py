@@ -1,0 +1,81 @@
+"""What the demo shows of a finished job: a table of pictures, the totals, and where to look further."""
+
+from collections import Counter
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from worker.home import Home
+from worker.live import span
+
+SHOWN = 20
+_VERDICTS = {"approve": "[green]approve[/]", "review": "[yellow]review[/]", "reject": "[red]reject[/]"}
+
+
+def show(screen: Console, job: dict[str, Any], items: list[dict[str, Any]], seconds: float) -> None:
+    """The table and the totals. ``items`` are result rows; ``seconds`` is the whole time from submit to the end."""
+    step = max(1, len(items) // SHOWN)
+    table = Table(
+        "picture", "tags", "verdict", "why", header_style="bold", title="Some of the results", title_justify="left"
+    )
+    for item in items[::step][:SHOWN]:
+        table.add_row(escape(short(item["id"])), tags(item), *verdict(item))
+    screen.print(table)
+    outcomes = job["progress"]["outcomes"]
+    done = outcomes.get("done", 0)
+    screen.print(
+        f"[bold]{done} of {job['total']} pictures done[/] in {span(seconds)}"
+        f" ({job['total'] / max(seconds, 0.001):.1f} images/s, start-up of the networks included)"
+    )
+    for code, count in sorted(job["progress"]["codes"].items()):
+        screen.print(f"  [red]{count} failed: {code}[/]")
+    verdicts = Counter(item["moderation"]["verdict"] for item in items if item.get("moderation"))
+    if verdicts:
+        shown = f"of the first {len(items)}: " if len(items) < job["total"] else ""
+        screen.print(
+            "Verdicts " + shown + ", ".join(f"{count} {_VERDICTS[name]}" for name, count in verdicts.most_common())
+        )
+    for task, ref in job["models"].items():
+        screen.print(f"Model for {task}: {ref or '[yellow]none[/]'}")
+
+
+def short(name: str, length: int = 24) -> str:
+    """A long file name with its middle left out."""
+    return name if len(name) <= length else f"{name[: length - 11]}…{name[-10:]}"
+
+
+def tags(item: dict[str, Any]) -> str:
+    """The three best tags with their scores."""
+    best = sorted(item["tags"] or [], key=lambda tag: -float(tag["score"]))[:3]
+    return ", ".join(f"{escape(tag['label'])} [dim]{tag['score']:.2f}[/]" for tag in best) or "[dim]–[/]"
+
+
+def verdict(item: dict[str, Any]) -> tuple[str, str]:
+    """The verdict in colour, and the class that weighed most (or the code of a failure)."""
+    if item["outcome"] != "done":
+        return f"[red]{item['outcome'] or 'open'}[/]", str(item["code"] or "")
+    moderation = item["moderation"]
+    if not moderation:
+        return "[dim]–[/]", ""
+    scores = moderation["scores"] or {}
+    reasons = [str(reason.get("reason") or reason.get("class") or "") for reason in moderation["reasons"]]
+    best = max(scores.items(), key=lambda pair: pair[1], default=None)
+    top = f"{best[0]} [dim]{best[1]:.2f}[/]" if best else ""
+    return _VERDICTS[moderation["verdict"]], top or ", ".join(reasons)
+
+
+def links(screen: Console, url: str, job_id: str, home: Home) -> None:
+    """Where everything just shown can be read."""
+    screen.print("[bold]Look further[/] (while a system runs on this data)")
+    places = {
+        "API guide": f"{url}/docs",
+        "OpenAPI": f"{url}/openapi.json",
+        "this job": f"{url}/v1/jobs/{job_id}",
+        "its results": f"{url}/v1/jobs/{job_id}/results?format=csv",
+        "API key": str(home.key),
+        "log": str(home.log),
+    }
+    for name, place in places.items():
+        screen.print(f"  [dim]{name:<12}[/] {escape(place)}", soft_wrap=True)
