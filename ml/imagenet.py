@@ -1,8 +1,13 @@
-"""The card of an ImageNet-1k classifier of torchvision's; the weights come from whoever has them."""
+"""ImageNet-1k classifiers in torchvision's layout: their card, and their weights from safetensors bytes."""
 
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
 from torchvision.models import get_model_weights
 
+from ml import architectures
 from ml.card import Label, ModelCard, Precision
+from ml.errors import ArtifactError
 from ml.presets import ImagenetPreset, to_card
 
 GROUP = "imagenet"
@@ -35,3 +40,13 @@ def labels(architecture: str) -> tuple[Label, ...]:
     """ImageNet's 1000 classes as torchvision's weights of `architecture` name and order them."""
     categories: list[str] = get_model_weights(architecture)["IMAGENET1K_V1"].meta["categories"]
     return tuple(Label(category, GROUP) for category in categories)
+
+
+def weights(architecture: str, data: bytes) -> dict[str, Tensor]:
+    """The state dict in `data` (safetensors), checked against `architecture`. Raises ArtifactError."""
+    try:
+        state: dict[str, Tensor] = safetensors.torch.load(data)
+    except SafetensorError as error:
+        raise ArtifactError("weights_invalid", str(error)) from None
+    architectures.restore(architecture, len(labels(architecture)), state)
+    return state
