@@ -1,0 +1,97 @@
+"""A running Tagmill for benchmarks: a throw-away home, embedded servers, real roles; and what its processes cost."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker import roles
+from worker.client import Client
+from worker.demo_models import provide
+from worker.home import Home
+from worker.supervise import Supervisor
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class System:
+    """A started system and an API client with its key."""
+
+    supervisor: Supervisor
+    client: Client
+    models: dict[str, str]
+
+
+@contextmanager
+def running(settings: Mapping[str, str], *, with_models: bool = True) -> Iterator[System]:
+    """Everything up and ready in a temporary folder; stopped and removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="tagmill-bench-") as folder:
+        supervisor = Supervisor(Home(Path(folder)), listen=roles.Listen(port=0), settings=settings)
+        try:
+            supervisor.start()
+            models = provide(supervisor, SHARED / "models", lambda text: None) if with_models else {}
+            supervisor.await_ready()
+            with Client(supervisor.url, supervisor.home.saved_key()) as client:
+                yield System(supervisor, client, models)
+        finally:
+            supervisor.stop()
+
+
+def cpu_seconds(pids: Mapping[str, int]) -> dict[str, float]:
+    """User and system seconds that each role's process and all its descendants have used so far."""
+    parents: dict[int, int] = {}
+    used: dict[int, float] = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents[int(entry.name)] = int(fields[1])
+        # utime, stime, and those of children that have ended (recycled sandboxes)
+        used[int(entry.name)] = sum(map(int, fields[11:15])) / _TICK
+    return {role: sum(used[pid] for pid in _tree(root, parents)) for role, root in pids.items() if root in used}
+
+
+def _tree(root: int, parents: Mapping[int, int]) -> set[int]:
+    tree = {root}
+    while more := {pid for pid, parent in parents.items() if parent in tree and pid not in tree}:
+        tree |= more
+    return tree
+
+
+def peak_rss_mb(root: int) -> float:
+    """The largest resident size (MB) that any one process of this tree has had."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+    peaks = []
+    for pid in _tree(root, parents):
+        try:
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        except OSError:
+            continue
+        peaks += [int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")]
+    return max(peaks, default=0.0)
+
+
+def watched(system: System, job_id: str, *, every_s: float = 0.5, timeout_s: float = 900.0) -> dict[str, object]:
+    """Wait for the job's end; the job as the API shows it then."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        job = system.client.job(job_id)
+        if job["state"] in ("finished", "cancelled") and job["settled_at"] is not None:
+            return job
+        system.supervisor.watch()
+        time.sleep(every_s)
+    raise TimeoutError(f"job {job_id} did not end in {timeout_s} s")
