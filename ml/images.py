@@ -153,6 +153,9 @@ def encode_working_copy(image: Image.Image, short_side: int = 384, quality: int 
     """The JPEG that everything after ingest reads: RGB, 4:4:4, short side bounded, no metadata."""
     small = bounded(image, short_side)
     small = small if small.mode == "RGB" else flatten_to_rgb(small)
+    if isinstance(small, ImageFile.ImageFile):
+        # Pillow asks for the working directory to save one of these; in the sandbox nobody may.
+        small = small.copy()
     small.info.clear()
     out = BytesIO()
     small.save(out, "JPEG", quality=quality, subsampling=0)
@@ -211,7 +214,8 @@ def _typed(bomb_code: str) -> Iterator[None]:
     try:
         yield
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ImageError(bomb_code, _said(error)) from error
+        # Pillow goes on to name a limit that is twice ours.
+        raise ImageError(bomb_code, _said(error).partition(" exceeds")[0]) from error
     except MemoryError as error:
         raise ImageError("decode_memory", _said(error)) from error
     except _PARSER_ERRORS as error:

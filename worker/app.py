@@ -5,11 +5,13 @@ Celery only wakes workers: a message is a hint, Postgres is the queue. So everyt
 """
 
 import sys
+import warnings
 from typing import Any
 from urllib.parse import urlsplit
 
 import redis
 from celery import Celery
+from celery.platforms import SecurityWarning
 
 from worker import log
 from worker.settings import WorkerSettings
@@ -140,19 +142,9 @@ def main(argv: list[str] | None = None) -> int:
 
     application = create_app(settings)
     watchdog.start(settings)
-    application.worker_main(
-        [
-            "worker",
-            "-Q",
-            QUEUE,
-            "--without-gossip",
-            "--without-mingle",
-            "--without-heartbeat",
-            "-l",
-            "info",
-            *(argv or []),
-        ]
-    )
+    warnings.simplefilter("ignore", SecurityWarning)  # of root: it guards against pickle, and we take JSON only
+    options = ["-Q", QUEUE, "-l", "info", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+    application.worker_main(["--quiet", "worker", *options, *(argv or [])])
     return 0
 
 

@@ -7,7 +7,6 @@ One event loop does the network; the database and the blob store are spoken to f
 """
 
 import asyncio
-import contextlib
 import signal
 import sys
 import time
@@ -21,7 +20,8 @@ from db import chunks, hosts, recording
 from db.chunks import Chunk
 from db.errors import LeaseLost, Unavailable
 from db.session import Database
-from worker import failpoints, log, wiring
+from db.states import MAX_ATTEMPTS
+from worker import failpoints, log, pauses, wiring
 from worker.heartbeat import Counters, Heartbeat, Stopwatch
 from worker.ingest import Harvest, Ingest
 from worker.leases import Leases
@@ -31,7 +31,6 @@ from worker.settings import WorkerSettings
 
 T = TypeVar("T")
 DB_THREADS = 4
-PAUSES_EVERY_S = 0.5
 UNWELL_S = 10.0  # how long a chunk waits that met a full disk or a sandbox that does not start
 
 
@@ -56,11 +55,15 @@ class Crawler:
         self._leases = Leases(database, settings.lease_s)
         self._threads = ThreadPoolExecutor(DB_THREADS, "db")
         self._running: dict[asyncio.Task[None], Harvest] = {}
+        self._alone_next = False
         self._log = log.get("crawler")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Crawl until `stop`; then end what is in hand within the grace time and hand back the rest."""
-        beside = [asyncio.create_task(self._keep_leases()), asyncio.create_task(self._keep_pauses())]
+        beside = [
+            asyncio.create_task(self._keep_leases()),
+            asyncio.create_task(pauses.keep(self._database, self._gate, self._in_thread)),
+        ]
         try:
             while not stop.is_set():
                 if not await self._claim():
@@ -84,8 +87,7 @@ class Crawler:
 
     async def _claim(self) -> bool:
         """Lease one more chunk if there is room for it; False when there is none to be had."""
-        held = sum(len(harvest.rest) for harvest in self._running.values())
-        if len(self._running) >= self._settings.ingest_chunks or held >= self._settings.ingest_items:
+        if not self._room():
             return False
         try:
             harvest, paused = await self._in_thread(self._claim_now)
@@ -94,11 +96,26 @@ class Crawler:
             return False
         if harvest is None:
             return False
+        if _last_chance(harvest.chunk) and self._running:
+            # If it kills the process, no innocent chunk may be judged with it: alone, when the others are through.
+            self._leases.remove(harvest.chunk)
+            await self._in_thread(partial(self._release, harvest.chunk, 0.0))
+            self._alone_next = True
+            return False
+        self._alone_next = False
         self._gate.restore(paused)
         task = asyncio.create_task(self._chunk(harvest))
         self._running[task] = harvest
         task.add_done_callback(self._done)
         return True
+
+    def _room(self) -> bool:
+        """Whether another chunk may be claimed beside those that run."""
+        harvests = self._running.values()
+        if harvests and (self._alone_next or any(_last_chance(harvest.chunk) for harvest in harvests)):
+            return False
+        open_items = sum(len(harvest.rest) for harvest in harvests)
+        return len(harvests) < self._settings.ingest_chunks and open_items < self._settings.ingest_items
 
     def _claim_now(self) -> tuple[Harvest | None, dict[str, float]]:
         with self._database.transaction() as session:
@@ -186,29 +203,10 @@ class Crawler:
     async def _keep_leases(self) -> None:
         while True:
             await asyncio.sleep(self._leases.every_s)
-            lost = {chunk.id for chunk in await self._in_thread(self._leases.extend)}
+            lost = {(chunk.id, chunk.fence) for chunk in await self._in_thread(self._leases.extend)}
             for task, harvest in self._running.items():
-                if harvest.chunk.id in lost:
+                if (harvest.chunk.id, harvest.chunk.fence) in lost:
                     task.cancel()
-
-    async def _keep_pauses(self) -> None:
-        """What hosts asked for outlives this process."""
-        known: dict[str, float] = {}
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(PAUSES_EVERY_S)
-            now = loop.time()
-            pauses = self._gate.deferrals()
-            # Seconds from now shrink; the moment they end tells what is new.
-            new = {host: s for host, s in pauses.items() if now + s > known.get(host, 0.0) + 0.05}
-            if new:
-                with contextlib.suppress(Unavailable):
-                    await self._in_thread(partial(self._defer, new))
-                    known = {host: now + s for host, s in pauses.items()}
-
-    def _defer(self, seconds_by_host: dict[str, float]) -> None:
-        with self._database.transaction() as session:
-            hosts.defer(session, seconds_by_host)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
@@ -217,6 +215,11 @@ class Crawler:
 
     def _in_thread(self, call: Callable[[], T]) -> Awaitable[T]:
         return asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
+def _last_chance(chunk: Chunk) -> bool:
+    """Whether a crash now would split the chunk or give up its one item."""
+    return chunk.attempts >= MAX_ATTEMPTS
 
 
 async def crawl(settings: WorkerSettings) -> None:

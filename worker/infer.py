@@ -81,7 +81,8 @@ class Inference:
                     break
                 work = Stream(self).run(work) or self.claim()
         if self._drained.chunks or self._drained.lost:
-            self._log.info("drained", **vars(self._drained), **self.counters.snapshot())
+            times = {name: value for name, value in self.counters.snapshot().items() if name.endswith("_s")}
+            self._log.info("drained", **vars(self._drained), since_start=times)
         return self._drained
 
     def claim(self, hint: int | None = None) -> Work | None:

@@ -4,6 +4,7 @@
     results: to every chunk that waits for this picture; a chunk with all of them is recorded in its own thread
 
 One stream is for one set of models. Chunks may end in any order; the same bytes go through at most once.
+A chunk on its last chance goes through alone: if it kills the process, no innocent chunk is judged with it.
 """
 
 import threading
@@ -93,14 +94,18 @@ class Stream:
                 if self._stage.stop.is_set():
                     return
                 yield (work.chunk.account_id, image.sha256), partial(self._stage.read, image)
-            work = self._next(first.models)
+            work = self._next(work)
 
-    def _next(self, models: Mapping[str, str]) -> Work | None:
-        work = self._stage.claim()
-        if work is not None and work.models != models:
+    def _next(self, current: Work) -> Work | None:
+        """The chunk after `current`; None ends this stream, and the stage claims again when it is through."""
+        work = None if current.last_chance else self._stage.claim()
+        if work is None or (work.models == current.models and not work.last_chance):
+            return work
+        if work.last_chance:
+            self._stage.give_back(work)
+        else:
             self._held = work
-            return None
-        return work
+        return None
 
     def _enlist(self, work: Work) -> list[ChunkImage]:
         """Take in a chunk; the pictures that are not under way or scored already."""
@@ -135,7 +140,8 @@ class Stream:
                 for work in works:
                     work.receive(key[1], analyses)
             complete = [work for work in works if work.complete]
-        self._stage.leases.moved_all()
+        for work in works:
+            self._stage.leases.moved(work.chunk)
         for work in complete:
             self._count()
             self._record(work)

@@ -7,6 +7,7 @@ from typing import Any
 from db.chunks import Chunk, ChunkImage
 from db.policy import Policy
 from db.recording import InferOutcome
+from db.states import MAX_ATTEMPTS
 from worker import verdicts
 
 Analyses = Mapping[str, dict[str, Any]]  # model ref → stored form of its scores
@@ -32,6 +33,11 @@ class Work:
     def __post_init__(self) -> None:
         needed = set(self.models.values())
         self.waiting = {i.sha256: i for i in self.images if needed - self.scored.get(i.sha256, {}).keys()}
+
+    @property
+    def last_chance(self) -> bool:
+        """If this claim ends in a crash the chunk is split or its one item is given up."""
+        return self.chunk.attempts >= MAX_ATTEMPTS
 
     @property
     def complete(self) -> bool:

@@ -8,6 +8,7 @@ end of the chunk:        images, outcomes, follow-up chunks, `done`, in one tran
 
 import asyncio
 import hashlib
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -156,8 +157,9 @@ class Ingest:
 
     async def _keep(self, chunk: Chunk, seq: int, data: bytes, sha256: bytes, status: int | None) -> IngestOutcome:
         """Normalise and store; `data` is the original, `sha256` its digest."""
-        with Stopwatch(self._counters, "normalise_s"):
-            made = await self._normaliser.normalise(data)
+        asked = time.perf_counter()
+        made = await self._normaliser.normalise(data)
+        waited = time.perf_counter() - asked
         if isinstance(made, NormaliseFailure):
             return IngestOutcome(seq, code=made.code, detail=made.detail, status=status)
         work_sha256 = hashlib.sha256(made.work).digest()
@@ -166,7 +168,7 @@ class Ingest:
         with Stopwatch(self._counters, "blob_s"):
             await self._in_thread(partial(self._blobs.put, key, made.work))
         failpoints.hit("after_blob_put")
-        self._counters.add(pictures=1, decode_s=made.seconds)
+        self._counters.add(pictures=1, normalise_s=made.seconds, sandbox_wait_s=waited - made.seconds)
         return IngestOutcome(seq, image=_record(sha256, len(data), key, work_sha256, made), status=status)
 
     def _in_thread(self, call: Callable[[], T]) -> Awaitable[T]:

@@ -1,6 +1,8 @@
 """Keeps the leases of the chunks a process works on, as long as the work moves; takes and ends none.
 
 A lease is extended only after progress: a process that lives but hangs loses its chunk to the reaper, like a dead one.
+Chunks of one process wait for each other (for the sandbox, for the device), so progress of one counts for all, but
+only for so long: a chunk that stands still beside moving ones is lost in the end too.
 """
 
 import threading
@@ -15,10 +17,13 @@ from db.errors import Unavailable
 from db.session import Database
 from worker.log import get
 
+PATIENCE = 10  # leases that a chunk may live by the progress of others
+
 
 @dataclass
 class _Held:
     chunk: Chunk
+    moved_at: float
     progress: int = 0
     reported: int = 0
 
@@ -29,9 +34,11 @@ class Leases:
     def __init__(self, database: Database, lease_s: float) -> None:
         self._database = database
         self._lease_s = lease_s
-        self._held: dict[int, _Held] = {}
+        self._held: dict[tuple[int, int], _Held] = {}
         self._lock = threading.Lock()
         self._moving_until = 0.0
+        self._steps = 0
+        self._steps_reported = 0
 
     @property
     def every_s(self) -> float:
@@ -41,25 +48,21 @@ class Leases:
     def add(self, chunk: Chunk) -> None:
         """Watch over a chunk that was just claimed."""
         with self._lock:
-            self._held[chunk.id] = _Held(chunk)
+            self._held[chunk.id, chunk.fence] = _Held(chunk, time.monotonic())
 
     def remove(self, chunk: Chunk) -> None:
         """The chunk was ended or given up."""
         with self._lock:
-            self._held.pop(chunk.id, None)
+            self._held.pop((chunk.id, chunk.fence), None)
 
-    def moved(self, chunk: Chunk, steps: int = 1) -> None:
+    def moved(self, chunk: Chunk) -> None:
         """Work on this chunk went on."""
         with self._lock:
-            held = self._held.get(chunk.id)
+            self._steps += 1
+            held = self._held.get((chunk.id, chunk.fence))
             if held is not None:
-                held.progress += steps
-
-    def moved_all(self) -> None:
-        """The pipeline that all chunks wait in went on."""
-        with self._lock:
-            for held in self._held.values():
                 held.progress += 1
+                held.moved_at = time.monotonic()
 
     @contextmanager
     def moving(self, at_most_s: float) -> Iterator[None]:
@@ -75,10 +78,15 @@ class Leases:
 
         A database that is away extends nothing and loses nothing: the next call tries again.
         """
-        if time.monotonic() < self._moving_until:
-            self.moved_all()
+        now = time.monotonic()
         with self._lock:
-            moved = [(held, held.progress) for held in self._held.values() if held.progress != held.reported]
+            steps = self._steps
+            all_moved = steps != self._steps_reported or now < self._moving_until
+            moved = [
+                (held, held.progress)
+                for held in self._held.values()
+                if held.progress != held.reported or (all_moved and now - held.moved_at < PATIENCE * self._lease_s)
+            ]
         if not moved:
             return []
         lost: list[Chunk] = []
@@ -90,6 +98,7 @@ class Leases:
         except Unavailable as error:
             get("lease").warning("leases not extended", error=str(error))
             return []
+        self._steps_reported = steps
         for held, progress in moved:
             held.reported = progress
         for chunk in lost:

@@ -1,0 +1,189 @@
+"""A real system of processes to break: crawler, worker, maintenance on a database and a broker of their own."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+from sqlalchemy import text
+
+from db import jobs, registry
+from db.jobs import JobSpec, NewItem
+from db.session import Database
+from ml.tiny import make_tiny
+from tests.hostile import HostileServer
+from tests.misbehaviour import png
+from tests.oracle import Expected, check
+
+COLOURS = {"red": (250, 10, 70), "green": (10, 250, 10), "blue": (10, 10, 250), "grey": (90, 90, 90)}
+# What the tiny moderation model and the default policy make of these colours.
+VERDICTS = {"red": "reject", "green": "review", "blue": "approve", "grey": "approve"}
+MODULES = {"crawler": "worker.crawler", "worker": "worker.app", "maintenance": "worker.maintenance"}
+
+
+class Pictures:
+    """Endless different pictures of four colours, behind a loopback server."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self._made = 0
+
+    def more(self, number: int) -> list[tuple[str, Expected]]:
+        """`number` new (path, expected outcome), each with bytes of its own."""
+        made = []
+        for _ in range(number):
+            n = self._made
+            self._made += 1
+            colour = list(COLOURS)[n % len(COLOURS)]
+            name = f"{n}-{colour}.png"
+            self.files[name] = png(8 + n % 64, 8 + n // 64, COLOURS[colour])
+            made.append((name, Expected(tag=colour, verdict=VERDICTS[colour])))
+        return made
+
+
+@dataclass
+class Role:
+    """One process and everything it starts; its words go to `log`."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL to the process alone: what it started must end by itself."""
+        self.process.kill()
+        self.process.wait(10)
+
+    def children(self) -> list[int]:
+        """Direct children, by /proc."""
+        listed = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [int(pid) for pid in listed.split()]
+
+    def wait_for(self, words: str, timeout: float = 60) -> None:
+        """Until the log holds `words`."""
+        until(lambda: words in self.log.read_text(errors="replace"), timeout, f"{self.name} to say {words!r}")
+
+
+def until(condition: Callable[[], bool], timeout: float, what: str) -> None:
+    """Wait for a condition; fails the test after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout:.0f} s for {what}"
+        time.sleep(0.05)
+
+
+@dataclass
+class System:
+    """Where the processes work, the processes themselves, and what was submitted."""
+
+    folder: Path
+    database_url: str
+    broker_url: str
+    account_id: int
+    server: HostileServer
+    pictures: Pictures
+    owner: Database
+    roles: list[Role] = field(default_factory=list)
+    accepted: dict[UUID, list[Expected]] = field(default_factory=dict)
+    _started: int = 0
+
+    def environment(self, **more: str) -> dict[str, str]:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("TAGMILL_")}
+        return {
+            **inherited,
+            "TAGMILL_DATABASE_URL": self.database_url,
+            "TAGMILL_BROKER_URL": self.broker_url,
+            "TAGMILL_BLOB_ROOT": str(self.folder / "blobs"),
+            "TAGMILL_MODEL_ROOT": str(self.folder / "models"),
+            "TAGMILL_DATABASE_POOL": "5",
+            "TAGMILL_LEASE_S": "3",
+            "TAGMILL_HEARTBEAT_S": "0.5",
+            "TAGMILL_STALE_S": "2.5",
+            "TAGMILL_REAP_EVERY_S": "0.5",
+            "TAGMILL_DISPATCH_EVERY_S": "0.2",
+            "TAGMILL_FINALISE_EVERY_S": "0.2",
+            "TAGMILL_RESEND_S": "2",
+            "TAGMILL_CANARY_EVERY_S": "2",
+            "TAGMILL_INGEST_POLL_S": "0.1",
+            "TAGMILL_HOST_WAIT_S": "1",
+            "TAGMILL_STOP_GRACE_S": "5",
+            "TAGMILL_SANDBOX_PROCESSES": "1",
+            "TAGMILL_DECODE_THREADS": "1",
+            "TAGMILL_BACKEND": "reference",
+            "TAGMILL_ALLOW_CIDRS": "127.0.0.0/8",
+            "TAGMILL_ALLOW_PORTS": str(self.server.port),
+            "TAGMILL_TEST_BUILD": "1",
+            "PYTHONUNBUFFERED": "1",
+            **more,
+        }
+
+    def start(self, name: str, **more: str) -> Role:
+        """Start a role with the shared environment and `more` of it."""
+        self._started += 1
+        log = self.folder / f"{self._started:02d}-{name}.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", MODULES[name]],
+                env=self.environment(**more),
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+        role = Role(name, process, log)
+        self.roles.append(role)
+        return role
+
+    def end(self, role: Role) -> None:
+        """End one role for good, whatever state it is in."""
+        if role.process.poll() is None:
+            role.process.kill()
+            role.process.wait(10)
+        self.roles.remove(role)
+
+    def close(self) -> None:
+        """End everything that was started."""
+        for role in list(self.roles):
+            self.end(role)
+
+    def install_models(self) -> None:
+        """The tiny model of both tasks, registered and active."""
+        for task in ("tags", "moderation"):
+            artifact = make_tiny(self.folder / "models" / f"tiny-{task}" / "1", task)
+            with self.owner.transaction() as session:
+                registry.install_model(session, artifact.card.to_dict(), artifact.sha256)
+                registry.activate(session, artifact.card.name, artifact.card.version)
+
+    def submit(self, number: int, *, extra: Sequence[tuple[str, Expected]] = (), chunk_size: int = 8) -> UUID:
+        """A job of `number` new pictures and `extra` paths."""
+        pictures = [*self.pictures.more(number), *extra]
+        items = [NewItem(url=self.server.url(path)) for path, _ in pictures]
+        with self.owner.transaction() as session:
+            job = jobs.submit(session, self.account_id, JobSpec(), items, max_items=10_000, chunk_size=chunk_size)
+        self.accepted[job.id] = [expected for _, expected in pictures]
+        return job.id
+
+    def count(self, sql: str, **parameters: object) -> int:
+        """The one number that a query answers."""
+        with self.owner.transaction() as session:
+            return int(session.execute(text(sql), parameters).scalar_one())
+
+    def outcomes(self, job: UUID) -> int:
+        """Items of the job that have their outcome."""
+        return self.count("SELECT count(*) FROM results WHERE job_id = :job", job=job)
+
+    def settle(self, job: UUID, timeout: float = 60) -> None:
+        """Until the job has ended; then the oracle looks at everything that was ever submitted."""
+        sql = "SELECT count(*) FROM jobs WHERE id = :job AND settled_at IS NOT NULL"
+        until(lambda: self.count(sql, job=job) == 1, timeout, f"job {job} to end")
+        check(self.owner, self.accepted)
