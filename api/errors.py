@@ -117,6 +117,10 @@ class Problem(Exception):
     faults: Iterable[Fault] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        # Raised inside a COPY, this text goes to Postgres and into its log: not the client's data.
+        return self.code
+
     def response(self) -> Response:
         status, title = ERRORS[self.code]
         document = {

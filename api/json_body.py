@@ -69,9 +69,10 @@ class _Scan:
 
     def members(self) -> Iterator[str]:
         """The names of the top object's members; the caller consumes each value before asking for the next."""
-        first = self._take('{["-0123456789tfn')
-        if first != "{":
+        if self._peek() != "{":
+            self.value()
             raise Problem("invalid_body", "See `errors`.", [Fault("wrong_type", "The body must be an object.")])
+        self._at += 1
         mark = self._take('"}')
         while mark == '"':
             self._at -= 1
@@ -127,8 +128,8 @@ class _Scan:
     def _take(self, expected: str) -> str:
         found = self._peek()
         if not found or found not in expected:
-            what = " or ".join(expected) if len(expected) < 4 else "a JSON value"
-            raise self._broken(f"expected {what}" if found else "the document ends too early")
+            what = f"expected {' or '.join(expected)}"
+            raise self._broken(what if found else "the document ends too early")
         self._at += 1
         return found
 

@@ -1,0 +1,101 @@
+"""The API over a real database, in process and behind gunicorn."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from api.app import create_app
+from api.settings import ApiSettings
+from db import accounts
+from db.session import Database
+from tests.conftest import TestAccount, make_account
+
+Make = Callable[..., Flask]
+
+
+@pytest.fixture
+def make_app(database_url: str, tmp_path: Path) -> Iterator[Make]:
+    """An app with these settings changed."""
+    made: list[Flask] = []
+
+    def make(**changed: Any) -> Flask:
+        given = {"database_url": database_url, "blob_root": tmp_path / "blobs", "model_root": tmp_path / "models"}
+        made.append(create_app(ApiSettings(**(given | changed))))
+        return made[-1]
+
+    yield make
+    for app in made:
+        app.extensions["tagmill"].database.dispose()
+
+
+@pytest.fixture
+def app(make_app: Make) -> Flask:
+    return make_app()
+
+
+def client_of(app: Flask, account: TestAccount) -> FlaskClient:
+    """A client that presents the account's key."""
+    client = app.test_client()
+    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {account.secret}"
+    return client
+
+
+@pytest.fixture
+def client(app: Flask, account: TestAccount) -> FlaskClient:
+    return client_of(app, account)
+
+
+@pytest.fixture
+def other(owner_db: Database) -> TestAccount:
+    """Another account."""
+    return make_account(owner_db, "rival")
+
+
+def key_with(database: Database, account: TestAccount, *scopes: str) -> dict[str, str]:
+    """Headers with a key of the account that has these scopes only."""
+    with database.transaction() as session:
+        _, secret = accounts.create_key(session, account.id, "narrow", scopes)
+    return {"Authorization": f"Bearer {secret}"}
+
+
+@contextmanager
+def gunicorn(database_url: str, folder: Path, **settings: Any) -> Iterator[str]:
+    """A real server process; yields its base URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    given = {"database_url": database_url, "blob_root": folder / "blobs", "model_root": folder / "models"} | settings
+    environment = os.environ | {f"TAGMILL_{name.upper()}": str(value) for name, value in given.items()}
+    command = [
+        sys.executable, "-m", "gunicorn", "api.wsgi:app", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread",
+        "--threads", "8", "--no-control-socket", "--log-level", "warning", "--graceful-timeout", "2",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        until = time.monotonic() + 30
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                assert process.poll() is None and time.monotonic() < until, "gunicorn did not come up"
+                time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
