@@ -144,7 +144,7 @@ class HostLine:
             self.spacing = self.spacing * 0.9 if self.spacing > 0.01 else 0.0
 
     def _throttled(self, now: float, began: float, retry_after_s: float | None) -> None:
-        if began >= self.cut_at:
+        if began > self.cut_at:
             # Only what was sent after the last cut can say that the cut was not enough.
             self.cut_at = now
             self.window = max(1.0, self.window / 2)
@@ -154,7 +154,7 @@ class HostLine:
             self.block(now + retry_after_s, "http_429")
 
     def _broken(self, now: float, began: float) -> None:
-        if began < self.opened_at:
+        if began <= self.opened_at:
             return
         self.failures += 1
         if self.openings or self.failures >= self.rules.broken_after:

@@ -108,6 +108,7 @@ class HostGate:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.result() is None:
                 self.leave(name, loop.time(), Answer.NOTHING, None)
+            self._tidy(host, loop.time())
             raise
         finally:
             if busy is not None:
@@ -121,8 +122,7 @@ class HostGate:
         self._free += 1
         self._wake(host, now)
         self._pump(now)
-        if not host.waiting and host.line.blank(now):
-            del self._hosts[name]
+        self._tidy(host, now)
 
     def _host(self, name: str) -> _Host:
         host = self._hosts.get(name)
@@ -180,6 +180,13 @@ class HostGate:
                 self._grant(host, now)
                 host.waiting.popleft().set_result(None)
             self._wake(host, now)
+
+    def _tidy(self, host: _Host, now: float) -> None:
+        """Forget a host that nobody uses or waits for and whose account is blank."""
+        while host.waiting and host.waiting[0].done():
+            host.waiting.popleft()
+        if not host.waiting and host.line.blank(now) and self._hosts.get(host.name) is host:
+            del self._hosts[host.name]
 
     def _sweep(self) -> None:
         """Forget idle hosts without a running pause: their old windows cost memory and mean little by now."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
@@ -149,6 +149,7 @@ def special_v6() -> st.SearchStrategy[Any]:
     return networks.flatmap(lambda net: st.ip_addresses(network=str(net), v=6))
 
 
+@settings(deadline=None)
 @given(special_v4())
 def test_special_v4_is_refused_in_every_spelling(address: IPv4Address) -> None:
     assert not GUARD.allows(str(address))
@@ -157,11 +158,13 @@ def test_special_v4_is_refused_in_every_spelling(address: IPv4Address) -> None:
         assert not GUARD.allows(form.exploded)
 
 
+@settings(deadline=None)
 @given(special_v6())
 def test_special_v6_is_refused(address: IPv6Address) -> None:
     assert not GUARD.allows(str(address))
 
 
+@settings(deadline=None)
 @given(st.ip_addresses(v=4))
 def test_other_v4_is_allowed(address: IPv4Address) -> None:
     special = any(address in IPv4Network(cidr) for cidr in SPECIAL_V4)
@@ -169,6 +172,7 @@ def test_other_v4_is_allowed(address: IPv4Address) -> None:
     assert GUARD.allows(f"::ffff:{address}") is not special
 
 
+@settings(deadline=None)
 @given(st.ip_addresses(v=6))
 def test_v6_outside_the_public_block_is_refused(address: IPv6Address) -> None:
     inside = address in IPv6Network("2000::/3")
@@ -178,6 +182,7 @@ def test_v6_outside_the_public_block_is_refused(address: IPv6Address) -> None:
         assert GUARD.allows(str(address)) is (inside and not special)
 
 
+@settings(deadline=None)
 @given(st.ip_addresses(network="2000::/3", v=6))
 def test_public_v6_is_allowed(address: IPv6Address) -> None:
     assert GUARD.allows(str(address)) is not any(address in IPv6Network(cidr) for cidr in SPECIAL_V6)
