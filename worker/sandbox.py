@@ -129,7 +129,8 @@ class Normaliser:
         process = await self._slots.get()
         keep = False
         try:
-            process = process or await self._start()
+            if process is None or not process.alive:
+                process = await self._start()
             async with asyncio.timeout(self._limits.wall_s):
                 outcome, header, body = await process.ask(kind, payload)
             if outcome == DONE:

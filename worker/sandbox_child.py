@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO, FileIO
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from worker.sandbox_frames import ANSWER, DONE, FAILED, HELLO, HOOK, REQUEST
 
 _REQUESTS: Final = FileIO(0, closefd=False)
 
+Answer = tuple[bytes, dict[str, Any], bytes]
 Hooks = dict[str, Callable[[], Any]]
 
 
@@ -37,19 +39,12 @@ class Normalising:
         self.quality: int = config["quality"]
         self.cpu_s: float = config["cpu_s"]
 
-    def __call__(self, data: bytes) -> tuple[bytes, dict[str, Any], bytes]:
+    def __call__(self, data: bytes) -> Answer:
         started = time.perf_counter()
-        try:
-            with cpu_limit(self.cpu_s):
-                picture = images.read(data, self.limits)
-                work = images.encode_working_copy(picture.image, self.short_side, self.quality)
-                found = picture_facts.facts(picture.image, self.facts)
-        except images.ImageError as error:
-            return FAILED, {"code": error.code, "detail": error.detail}, b""
-        except MemoryError:
-            return FAILED, {"code": "decode_memory", "detail": "out of memory"}, b""
-        except Exception as error:  # noqa: BLE001 - the top of the stage: the parent replaces this process
-            return FAILED, {"code": "decoder_crashed", "detail": f"{type(error).__name__}: {error}"[:200]}, b""
+        with cpu_limit(self.cpu_s):
+            picture = images.read(data, self.limits)
+            work = images.encode_working_copy(picture.image, self.short_side, self.quality)
+            found = picture_facts.facts(picture.image, self.facts)
         header = {
             "width": picture.width,
             "height": picture.height,
@@ -62,6 +57,22 @@ class Normalising:
         return DONE, header, work
 
 
+def _guarded(work: Callable[[], Answer]) -> Answer:
+    """The top of the stage: whatever `work` raises becomes an answer. After the last two the parent replaces us."""
+    try:
+        return work()
+    except images.ImageError as error:
+        return FAILED, {"code": error.code, "detail": error.detail}, b""
+    except MemoryError:
+        return FAILED, {"code": "decode_memory", "detail": "out of memory"}, b""
+    except Exception as error:  # noqa: BLE001
+        return FAILED, {"code": "decoder_crashed", "detail": f"{type(error).__name__}: {error}"[:200]}, b""
+
+
+def _hooked(hook: Callable[[], Any]) -> Answer:
+    return DONE, {"result": hook()}, b""
+
+
 def main() -> None:
     """Import and warm up, lock in, then serve until the parent closes the pipe."""
     config = json.loads(sys.argv[1])
@@ -70,7 +81,7 @@ def main() -> None:
         images.enable_heif()
     hooks: Hooks = runpy.run_path(config["hooks"])["HOOKS"] if config["hooks"] else {}
     normalise = Normalising(config)
-    _warm_up(normalise)
+    _warm_up(Normalising({**config, "limits": {}}))
     walls = lock_in(**config["walls"])
     send(HELLO, {"walls": walls.as_dict()}, b"")
     while (header := receive(REQUEST.size)) is not None:
@@ -79,9 +90,9 @@ def main() -> None:
         if payload is None:
             break
         if kind == HOOK and hooks:
-            send(DONE, {"result": hooks[payload.decode()]()}, b"")
+            send(*_guarded(partial(_hooked, hooks[payload.decode()])))
         else:
-            send(*normalise(payload))
+            send(*_guarded(partial(normalise, payload)))
     os._exit(0)
 
 
@@ -92,7 +103,7 @@ def _warm_up(normalise: Normalising) -> None:
         out = BytesIO()
         sample.save(out, name)
         normalise(out.getvalue())
-    normalise(b"\xff\xd8\xff broken")
+    _guarded(lambda: normalise(b"\xff\xd8\xff broken"))
 
 
 def receive(size: int) -> bytes | None:
