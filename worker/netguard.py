@@ -121,6 +121,7 @@ class NetGuard:
         self.ports = DEFAULT_PORTS | frozenset(allow_ports)
         # Per instance, not per class: two guards (two sets of rules) must never share a verdict.
         self._verdict = lru_cache(maxsize=4096)(self._decide)
+        self._host_verdict = lru_cache(maxsize=4096)(self._judge_host)
 
     def allows(self, address: str) -> bool:
         """Whether this numeric address may be connected to; what is not a plain address may not."""
@@ -157,13 +158,17 @@ class NetGuard:
         url = _parse(text)
         if url.port not in self.ports:
             raise UrlRefused("blocked_port", f"port {url.port} is not allowed")
-        host = url.raw_host or ""
-        if _is_literal(host):
-            if not self.allows(host):
-                raise UrlRefused("blocked_address", "the address is not allowed")
-        elif len(host) > MAX_HOST or _NAME.fullmatch(host) is None or _NUMERIC.fullmatch(host):
-            raise UrlRefused("invalid_url", "the host is not a valid name or address")
+        refusal = self._host_verdict(url.raw_host or "")
+        if refusal is not None:
+            raise UrlRefused(*refusal)
         return url
+
+    def _judge_host(self, host: str) -> tuple[FetchCode, str] | None:
+        if _is_literal(host):
+            return None if self.allows(host) else ("blocked_address", "the address is not allowed")
+        if len(host) > MAX_HOST or _NAME.fullmatch(host) is None or _NUMERIC.fullmatch(host):
+            return "invalid_url", "the host is not a valid name or address"
+        return None
 
     def url_problem(self, text: str) -> FetchCode | None:
         """The code of what is wrong with the URL, or None."""
@@ -194,12 +199,10 @@ def _parse(text: str) -> URL:
         url = URL(text).with_fragment(None)
         if url.raw_user is not None or url.raw_password is not None:
             raise UrlRefused("blocked_userinfo", "a URL may not hold a user name or password")
-        # yarl writes an address literal in one canonical form; the length counts again after quoting.
-        too_long = len(str(url)) > 4 * MAX_URL
     except ValueError as error:
         raise UrlRefused("invalid_url", "the URL cannot be parsed") from error
     future = "[" in authority[1] and ":" not in (url.raw_host or "")
-    if url.scheme not in ("http", "https") or not url.raw_host or future or too_long:
+    if url.scheme not in ("http", "https") or not url.raw_host or future:
         raise UrlRefused("invalid_url", "the URL cannot be parsed")
     return url
 
