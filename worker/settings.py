@@ -14,6 +14,7 @@ class WorkerSettings(StorageSettings):
     broker_url: str = Field(
         "redis://127.0.0.1:6379/0",
         description="Redis or Valkey that carries the hints. Must run with `maxmemory-policy noeviction`.",
+        repr=False,
     )
     log_format: Literal["json", "console"] = Field("console", description="Form of the log lines.")
 
@@ -80,7 +81,7 @@ class WorkerSettings(StorageSettings):
     # inference
     devices: Annotated[list[str], NoDecode] = Field(
         default_factory=lambda: ["cpu"],
-        description="One worker process per entry, comma-separated: cpu, cuda:0, cuda:1 …",
+        description="One worker process per entry, comma-separated: cpu, cuda:0, cuda:1 and so on.",
     )
     backend: str = Field("auto", description="How the networks are run: auto, torch or openvino.")
     batch_size: int | None = Field(None, ge=1, description="Pictures per forward pass; unset: by device.")

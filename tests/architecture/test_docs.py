@@ -1,0 +1,48 @@
+"""The pages for people: made tables are fresh, links lead somewhere, and nothing is told that readers cannot have."""
+
+import re
+
+from tests.architecture.pages import anchors, generator, links, pages
+from tests.architecture.source import ROOT
+
+
+def test_made_tables_are_fresh() -> None:
+    """If this fails, run `python docs/generate.py`."""
+    made = generator()
+    assert [page.name for page in made.pages()] == ["api.md", "codes.md", "configuration.md"]
+    for page in made.pages():
+        text = page.read_text(encoding="utf-8")
+        assert made.rendered(text) == text, page.name
+
+
+def test_every_made_table_is_on_a_page() -> None:
+    made = generator()
+    shown = [found["name"] for page in made.pages() for found in made.BLOCK.finditer(page.read_text(encoding="utf-8"))]
+    assert sorted(shown) == sorted(made.TABLES)
+
+
+def test_links_lead_somewhere() -> None:
+    broken = []
+    for page in pages():
+        for path, anchor in links(page):
+            target = (page.parent / path).resolve() if path else page
+            if not target.exists():
+                broken.append(f"{page.relative_to(ROOT)}: {path}")
+            elif anchor and target.suffix == ".md" and anchor not in anchors(target):
+                broken.append(f"{page.relative_to(ROOT)}: {path}{anchor}")
+    assert not broken
+
+
+def test_decisions_are_numbered_and_have_their_parts() -> None:
+    decisions = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+    assert [page.name[:4] for page in decisions] == [f"{n:04d}" for n in range(1, len(decisions) + 1)]
+    for page in decisions:
+        text = page.read_text(encoding="utf-8")
+        parts = re.findall(r"^## (.+)$", text, re.MULTILINE)
+        assert parts[:3] == ["Context", "Decision", "Consequences"], page.name
+
+
+def test_every_decision_is_linked_from_the_architecture() -> None:
+    page = ROOT / "docs" / "architecture.md"
+    linked = {path for path, _ in links(page)}
+    assert {f"decisions/{p.name}" for p in (ROOT / "docs" / "decisions").glob("*.md")} <= linked

@@ -1,0 +1,132 @@
+"""The migrations: one line of revisions, there and back, and the tables that the code believes in."""
+
+import itertools
+import re
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+
+from db import migrate
+from db.session import psycopg_url
+from db.tables import Base
+from tests.architecture.source import ROOT
+from tests.conftest import Services
+
+LEAF = re.compile(r"(items|ingests|results)_b\d+")
+
+# Indexes and keys over several columns serve queries and invariants, which are SQL: they stand in the migrations
+# only, and `db.tables` does not repeat them. Each is here with what it is for.
+ONLY_IN_MIGRATIONS = {
+    "api_keys_account": "the keys of an account",
+    "chunks_hint": "ready infer chunks, for the dispatcher",
+    "chunks_job": "the chunks of a job's round: progress and the finaliser",
+    "chunks_leased": "leases that ran out, for the reaper",
+    "chunks_ready": "the claim: the first ready chunks of a job and stage",
+    "idempotency_age": "old keys, to be forgotten",
+    "items_product": "the pictures of a product",
+    "items_same_as": "the items that follow another one's picture",
+    "jobs_account": "an account's jobs, newest first",
+    "jobs_open": "jobs not yet settled, for the claim and the finaliser",
+    "model_versions_name_version_key": "a version is registered once",
+    "model_versions_one_active": "at most one active version a task",
+    "outbox_subject_type_round_key": "one event a subject, type and round",
+    "policies_name_version_key": "a version of a policy exists once",
+    "policies_one_active": "at most one active policy",
+    "results_code": "a job's failures by code",
+}
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def empty_url(services: Services) -> Iterator[str]:
+    """The owner's URL of a database without any table."""
+    name = f"unmigrated_{next(_numbers)}"
+    with psycopg.connect(services.postgres.url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        yield services.postgres.url_of(name)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_there_is_one_head_and_one_line_of_revisions() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "migrations"))
+    scripts = ScriptDirectory.from_config(config)
+    revisions = list(scripts.walk_revisions())
+    assert scripts.get_heads() == [migrate.head()]
+    assert [r.revision for r in reversed(revisions)] == [f"{n:04d}" for n in range(1, len(revisions) + 1)]
+    assert not any(r.is_merge_point or r.is_branch_point for r in revisions)
+
+
+def test_up_down_and_up_again(empty_url: str) -> None:
+    migrate.upgrade(empty_url)
+    first = _catalog(empty_url)
+    migrate.upgrade(empty_url)
+    assert _catalog(empty_url) == first, "a second upgrade changed something"
+    migrate.downgrade(empty_url, "base")
+    assert _catalog(empty_url) == ["TABLE alembic_version"]
+    migrate.upgrade(empty_url)
+    assert _catalog(empty_url) == first
+
+
+def _catalog(url: str) -> list[str]:
+    """Everything in the schema that a migration can leave behind, by kind and name."""
+    query = """
+      SELECT CASE relkind WHEN 'r' THEN 'TABLE' WHEN 'p' THEN 'TABLE' ELSE relkind::text END || ' ' || relname
+        FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'S')
+        AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.objid = pg_class.oid AND d.deptype = 'i')
+      UNION ALL SELECT 'FUNCTION ' || proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+      UNION ALL SELECT 'TYPE ' || typname FROM pg_type
+        WHERE typnamespace = 'public'::regnamespace AND typtype IN ('e', 'd')
+      UNION ALL SELECT 'POLICY ' || polname FROM pg_policy
+      ORDER BY 1
+    """
+    with psycopg.connect(url) as connection:
+        return [row[0] for row in connection.execute(query)]
+
+
+def test_the_tables_in_the_code_are_those_of_the_database(database_url: str) -> None:
+    """Tables, columns, types, nullability, foreign keys and single-column keys; both ways."""
+    differences = [d for d in _compare(database_url) if not _is_index(d)]
+    assert differences == []
+
+
+def test_every_index_of_the_database_is_known(database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        rows = connection.execute(
+            "SELECT indexname, tablename FROM pg_indexes WHERE schemaname = 'public' ORDER BY indexname"
+        ).fetchall()
+    own = {index for index, table in rows if not LEAF.fullmatch(table) and table != "alembic_version"}
+    keys = {f"{table.name}_pkey" for table in Base.metadata.sorted_tables}
+    single = {f"{t.name}_{c.name}_key" for t in Base.metadata.sorted_tables for c in t.columns if c.unique}
+    assert own == keys | single | ONLY_IN_MIGRATIONS.keys()
+
+
+def _compare(url: str) -> list[object]:
+    engine = create_engine(psycopg_url(url))
+    try:
+        with engine.connect() as connection:
+            context = MigrationContext.configure(
+                connection,
+                opts={"compare_type": True, "include_name": lambda name, kind, _: kind != "table" or not _leaf(name)},
+            )
+            return list(compare_metadata(context, Base.metadata))
+    finally:
+        engine.dispose()
+
+
+def _leaf(name: str | None) -> bool:
+    return name is not None and LEAF.fullmatch(name) is not None
+
+
+def _is_index(difference: object) -> bool:
+    """Whether it is about an index or a key of several columns, which the next test looks after."""
+    if not isinstance(difference, tuple) or difference[0] not in ("remove_index", "remove_constraint"):
+        return False
+    return difference[1].name is None or difference[1].name in ONLY_IN_MIGRATIONS
