@@ -43,8 +43,9 @@ class Walls:
         return asdict(self)
 
 
-def lock_in(parent: int, memory_bytes: int, cpu_s: int, open_files: int, user: int) -> Walls:
+def lock_in(parent: int, memory_bytes: int, cpu_s: int, open_files: int, user: int, threads: bool) -> Walls:
     """Give up everything a decoder does not need. `user`: the uid and gid to become where we are root.
+    `threads`: whether the decoders need any.
 
     Exits where the parent (a pid) is already gone. Raises nothing: a wall that cannot be built is
     reported as missing.
@@ -57,7 +58,7 @@ def lock_in(parent: int, memory_bytes: int, cpu_s: int, open_files: int, user: i
     network_namespace = _leave_network()
     own_user = _become(user)
     _drop_capabilities()
-    limited = _limit(memory_bytes, cpu_s, open_files)
+    limited = _limit(memory_bytes, cpu_s, open_files, threads)
     no_new_privileges = _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _prctl(_PR_SET_DUMPABLE, 0)
     # After the change of user, which clears it.
@@ -71,7 +72,7 @@ def lock_in(parent: int, memory_bytes: int, cpu_s: int, open_files: int, user: i
         network_namespace=network_namespace,
         no_new_privileges=no_new_privileges,
         dies_with_parent=dies_with_parent,
-        seccomp=seccomp.confine(),
+        seccomp=seccomp.confine(threads),
         no_network=network_namespace or _refused(socket.socket),
         no_files=_refused(os.open, os.devnull, os.O_RDONLY),
     )
@@ -117,16 +118,17 @@ def _drop_capabilities() -> None:
         _call("capset", ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)()))
 
 
-def _limit(memory_bytes: int, cpu_s: int, open_files: int) -> bool:
+def _limit(memory_bytes: int, cpu_s: int, open_files: int, threads: bool) -> bool:
     """Resource limits; True if the memory limit holds. `cpu_s`: of the process's whole life."""
     wanted = {
         "RLIMIT_CORE": 0,
         "RLIMIT_FSIZE": 0,
-        "RLIMIT_NPROC": 0,
         "RLIMIT_NOFILE": open_files,
         "RLIMIT_CPU": cpu_s,
         "RLIMIT_AS": memory_bytes,
     }
+    if not threads:
+        wanted["RLIMIT_NPROC"] = 0
     held = True
     for name, value in wanted.items():
         try:

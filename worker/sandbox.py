@@ -182,6 +182,7 @@ def _configuration(
                 "cpu_s": int(limits.cpu_s * (limits.recycle_after + 1)) + 1,
                 "open_files": limits.open_files,
                 "user": limits.user,
+                "threads": limits.heif,  # libde265 decodes in a thread of its own, and no other way
             },
             "facts": sorted(facts),
             "short_side": short_side,

@@ -12,8 +12,9 @@ _MODE_FILTER: Final = 2
 _RET_ALLOW: Final = 0x7FFF0000
 _RET_ERRNO: Final = 0x00050000
 _RET_KILL: Final = 0x80000000
-_LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K
-_NUMBER_AT, _ARCH_AT = 0, 4  # offsets in struct seccomp_data
+_LOAD, _EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_JMP|JSET|K, BPF_RET|K
+_NUMBER_AT, _ARCH_AT, _FIRST_ARGUMENT_AT = 0, 4, 16  # offsets in struct seccomp_data (little endian)
+_CLONE_THREAD: Final = 0x00010000
 
 # What a decoder needs once everything is imported: its open pipes, memory, clocks, signals' returns, its end. No open,
 # socket, clone, exec, kill, ptrace: what is not listed fails with EPERM, which every library here survives.
@@ -33,40 +34,53 @@ _AARCH64: Final = {
     "getrandom": 278, "rseq": 293,
 }  # fmt: skip
 _MACHINES: Final = {"x86_64": (0xC000003E, _X86_64), "aarch64": (0xC00000B7, _AARCH64)}
+_CLONE: Final = {0xC000003E: 56, 0xC00000B7: 220}
+_SET_ROBUST_LIST: Final = {0xC000003E: 273, 0xC00000B7: 99}
+_CLONE3: Final = 435
 
 
 class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
-def confine() -> bool:
+def confine(threads: bool = False) -> bool:
     """Allow this process only the listed system calls, for good. False where the machine or the kernel cannot.
 
-    Needs PR_SET_NO_NEW_PRIVS (or root) first.
+    `threads`: also new threads of this process. Needs PR_SET_NO_NEW_PRIVS (or root) first.
     """
     machine = _MACHINES.get(platform.machine())
     if not sys.platform.startswith("linux") or machine is None or sys.maxsize < 2**32:
         return False
-    code = program(*machine)
+    code = program(*machine, threads)
     filters = _Program(len(code) // 8, code)
     libc = ctypes.CDLL(None, use_errno=True)
     return bool(libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(filters), 0, 0) == 0)
 
 
-def program(arch: int, allowed: dict[str, int]) -> bytes:
+def program(arch: int, allowed: dict[str, int], threads: bool) -> bytes:
     """The filter as classic BPF, 8 bytes an instruction (struct sock_filter)."""
-    numbers = sorted(allowed.values())
+    numbers = sorted([*allowed.values(), *([_SET_ROBUST_LIST[arch]] if threads else [])])
     lines = [
         _line(_LOAD, _ARCH_AT),
         _line(_EQUAL, arch, on_true=1),
         _line(_RETURN, _RET_KILL),  # 32-bit entry into a 64-bit kernel has other numbers
         _line(_LOAD, _NUMBER_AT),
     ]
+    if threads:
+        lines += [
+            _line(_EQUAL, _CLONE3, on_false=1),
+            _line(_RETURN, _RET_ERRNO | errno.ENOSYS),  # its flags lie in memory; libc then tries clone
+            _line(_EQUAL, _CLONE[arch], on_false=4),
+            _line(_LOAD, _FIRST_ARGUMENT_AT),
+            _line(_ANY_BIT, _CLONE_THREAD, on_false=1),
+            _line(_RETURN, _RET_ALLOW),
+            _line(_RETURN, _RET_ERRNO | errno.EPERM),
+        ]
     # The x32 calls of x86-64 carry bit 30 in their number, and so equal none of these.
     lines += [_line(_EQUAL, number, on_true=len(numbers) - at) for at, number in enumerate(numbers)]
     lines += [_line(_RETURN, _RET_ERRNO | errno.EPERM), _line(_RETURN, _RET_ALLOW)]
     return b"".join(lines)
 
 
-def _line(operation: int, operand: int, on_true: int = 0) -> bytes:
-    return struct.pack("=HBBI", operation, on_true, 0, operand)
+def _line(operation: int, operand: int, on_true: int = 0, on_false: int = 0) -> bytes:
+    return struct.pack("=HBBI", operation, on_true, on_false, operand)

@@ -507,3 +507,27 @@ def test_hooks_exist_only_in_test_builds(hooks: Path, monkeypatch: pytest.Monkey
     monkeypatch.delenv("TAGMILL_TEST_BUILD")
     with pytest.raises(ValueError, match="test builds"):
         Normaliser(hooks=hooks)
+
+
+def test_where_threads_are_allowed_processes_are_not() -> None:
+    """HEIC's decoder needs a thread; the filter tells one from a fork."""
+    program = """
+import ctypes, os, threading
+from worker import seccomp
+ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)
+confined = seccomp.confine(threads=True)
+done = []
+thread = threading.Thread(target=done.append, args=("thread",))
+thread.start()
+thread.join()
+try:
+    os.fork()
+except OSError as error:
+    done.append(error.strerror)
+os.write(1, repr((confined, done)).encode())
+os._exit(0)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    if ran.stdout.startswith("(False"):
+        pytest.skip("no seccomp on this machine")
+    assert ran.stdout == "(True, ['thread', 'Operation not permitted'])"
