@@ -168,7 +168,11 @@ def _one(job: dict[str, Any]) -> Any:
 def _many(jobs: list[dict[str, Any]]) -> Any:
     from rich.table import Table
 
-    table = Table("job", "name", "state", "pictures", "created", box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    # Ids are there to be copied: whatever the width, they stay whole.
+    table.add_column("job", no_wrap=True, min_width=36)
+    for column in ("name", "state", "pictures", "created"):
+        table.add_column(column)
     for job in jobs:
         created = str(job["created_at"])[:19].replace("T", " ")
         table.add_row(str(job["id"]), job["name"] or "", job["state"], str(job["total"]), created)

@@ -86,7 +86,8 @@ def _show(bar: Progress, task: Any, job: dict[str, Any]) -> None:
         total=job["total"],
         completed=progress["settled"],
         description=f"{job['state']}, {fetched} fetched",
-        rate=progress["rate"],
-        eta_s=progress["eta_s"],
+        # The server's rate is of the last minute and none at the end: the last one known is the better close.
+        **({"rate": progress["rate"]} if progress["rate"] else {}),
+        eta_s=progress["eta_s"] if progress["settled"] < job["total"] else None,
         failures=f"{failed} failed" if failed else "",
     )

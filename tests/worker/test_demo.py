@@ -1,0 +1,70 @@
+"""The demo from start to end: exit code 0, every picture shown, nothing left running, no foreign settings."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.worker import processes
+from tests.worker.test_up import clean_environment
+from worker import demo, demo_models, demo_report
+from worker.client import ClientError
+from worker.drawings import draw
+from worker.home import Home
+
+DEMO = [sys.executable, "-m", "worker.cli", "demo"]
+
+
+def test_the_demo_runs_and_stops_cleanly(tmp_path: Path) -> None:
+    """In a folder of its own, with no models to be had: the verdict is `review`, and it says so."""
+    draw(tmp_path / "pictures", 4)
+    (tmp_path / "pictures" / "broken.jpg").write_text("<html>no picture</html>")
+    # A shell configured for another system, and no way to any model.
+    environment = clean_environment(tmp_path / "elsewhere", TAGMILL_DATABASE_URL="postgresql://nobody@127.0.0.1:1/x")
+    environment |= {"PATH": "/nowhere", "HTTPS_PROXY": "http://127.0.0.1:1", "https_proxy": "http://127.0.0.1:1"}
+    ended = subprocess.run(
+        [*DEMO, "--images", "pictures"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=170
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "4 of 5 pictures done" in ended.stdout
+    assert "1 failed: not_an_image" in ended.stdout
+    assert "4 review" in ended.stdout
+    assert "no nsfwjs-mobilenet_v2" in ended.stdout
+    assert ended.stdout.count("drawing-red-") == 4
+    assert processes.left(tmp_path, 2) == {}
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_models_of_the_shared_folder_are_installed_and_named(database_url: str, tmp_path: Path, shared: Path) -> None:
+    said: list[str] = []
+    for _ in range(2):
+        demo_models.provide(database_url, tmp_path, shared / "models", said.append)
+    assert len(said) == 4
+    assert all(f"from folder {(shared / 'models').resolve()}" in line for line in said[:2])
+    assert all("installed by an earlier demo" in line for line in said[2:])
+
+
+def test_pictures_are_the_users_else_photos_else_drawings(tmp_path: Path) -> None:
+    home, shared = Home(tmp_path / "home"), tmp_path / "shared"
+    drawn = demo.choose(None, 7, home, shared)
+    assert len(drawn.paths) == 7
+    assert "drawn by the demo itself" in drawn.origin
+    photos = draw(shared / "data" / "clothing", 10)
+    assert demo.choose(None, 4, home, shared).paths == [photos_sorted(photos)[n] for n in (0, 2, 5, 7)]
+    own = draw(tmp_path / "own", 2)
+    assert demo.choose(tmp_path / "own", 200, home, shared).paths == photos_sorted(own)
+    (tmp_path / "empty").mkdir()
+    for folder in ("empty", "gone"):
+        with pytest.raises(ClientError, match=folder):
+            demo.choose(tmp_path / folder, 200, home, shared)
+
+
+def photos_sorted(paths: list[Path]) -> list[Path]:
+    return sorted(paths)
+
+
+def test_a_failed_picture_shows_its_code() -> None:
+    assert demo_report.verdict({"outcome": "failed", "code": "http_404"}) == ("[red]failed[/]", "http_404")
+    assert demo_report.tags({"tags": None}) == "[dim]–[/]"
+    assert demo_report.short("a" * 20 + "-end-of-name.jpg") == "a" * 13 + "…f-name.jpg"
