@@ -83,7 +83,9 @@ class WorkerSettings(StorageSettings):
         default_factory=lambda: ["cpu"],
         description="One worker process per entry, comma-separated: cpu, cuda:0, cuda:1 and so on.",
     )
-    backend: str = Field("auto", description="How the networks are run: auto, torch or openvino.")
+    backend: str = Field(
+        "auto", description="How the networks are run: auto, fused (torch), openvino, cuda or reference."
+    )
     batch_size: int | None = Field(None, ge=1, description="Pictures per forward pass; unset: by device.")
     threads: int = Field(1, ge=1, description="Threads of one forward pass on a CPU.")
     decode_threads: int = Field(2, ge=1, description="Threads that decode working copies ahead.")

@@ -19,7 +19,7 @@ COLOURS = [(200, 20, 30), (10, 220, 40), (20, 30, 240), (128, 128, 128), (0, 0, 
 
 
 def test_every_model_answers_for_every_picture(tiny_tags: Artifact, tiny_moderation: Artifact) -> None:
-    predictor = Predictor([tiny_tags, tiny_moderation], batch_size=2)
+    predictor = Predictor([tiny_tags, tiny_moderation], batch_size=2, backend="fused")
     assert predictor.models == {"tiny-tags@1": "tags", "tiny-moderation@1": "moderation"}
     results = predictor.predict([predictor.prepare(png(colour)) for colour in COLOURS])
     assert len(results) == len(COLOURS)
@@ -30,16 +30,16 @@ def test_every_model_answers_for_every_picture(tiny_tags: Artifact, tiny_moderat
 
 
 def test_a_jpeg_gives_nearly_the_same(tiny_tags: Artifact) -> None:
-    predictor = Predictor([tiny_tags])
+    predictor = Predictor([tiny_tags], backend="reference")
     (result,) = predictor.predict([predictor.prepare(jpeg((200, 20, 30)))])
     assert result["tiny-tags@1"].as_dict() == pytest.approx(expected("tags", (200, 20, 30)), abs=0.02)
 
 
 def test_models_with_one_preset_share_one_tensor(tiny_tags: Artifact, tiny_moderation: Artifact) -> None:
-    predictor = Predictor([tiny_tags, tiny_moderation])
+    predictor = Predictor([tiny_tags, tiny_moderation], backend="reference")
     assert len(predictor.prepare(png((1, 2, 3))).inputs) == 1
     other = replace(tiny_moderation.card, preset={"name": "imagenet", "resize": 16, "size": 8})
-    predictor = Predictor([tiny_tags, replace(tiny_moderation, card=other)])
+    predictor = Predictor([tiny_tags, replace(tiny_moderation, card=other)], backend="reference")
     assert len(predictor.prepare(png((1, 2, 3))).inputs) == 2
 
 
@@ -59,7 +59,7 @@ def test_backends_agree(tiny_tags: Artifact, family: str) -> None:
 
 
 def test_no_pictures_no_scores(tiny_tags: Artifact) -> None:
-    assert Predictor([tiny_tags]).predict([]) == []
+    assert Predictor([tiny_tags], backend="reference").predict([]) == []
 
 
 class Greedy:
