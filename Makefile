@@ -19,6 +19,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 IMAGES ?=
 N ?= 200
 ARGS ?=
+BENCH ?= line
 
 .PHONY: help demo up test lint bench clean
 
@@ -41,8 +42,8 @@ lint: $(DEV_STAMP) ## Check style, types and the import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(DEV_STAMP) ## Measure this machine (ARGS=... are the benchmark's own)
-	@$(BIN)/python -m bench $(ARGS)
+bench: $(DEV_STAMP) ## Measure this machine: BENCH=line (photos, end to end) or submit (ARGS="--count 1000")
+	@$(BIN)/python -m bench.$(BENCH) $(ARGS)
 
 clean: ## Remove the environment and caches; keeps your data
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage

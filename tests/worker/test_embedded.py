@@ -157,15 +157,18 @@ def test_orphans_are_stopped_at_the_next_start(tmp_path: Path) -> None:
     orphans = [server.pid or 0 for server in first]
     for server in first:
         server.abandon()
-    second = EmbeddedPostgres(tmp_path / "pg", settings={"fsync": "off"}), EmbeddedValkey(tmp_path / "vk")
+    second: tuple[Service, ...] = (
+        EmbeddedPostgres(tmp_path / "pg", settings={"fsync": "off"}),
+        EmbeddedValkey(tmp_path / "vk"),
+    )
     try:
-        for server, orphan in zip(second, orphans, strict=True):
-            server.start()
-            assert server.pid != orphan
+        for again, orphan in zip(second, orphans, strict=True):
+            again.start()
+            assert again.pid != orphan
             assert leashed.command_line(orphan) is None
     finally:
-        for server in second:
-            server.stop()
+        for again in second:
+            again.stop()
 
 
 def test_a_pid_file_that_names_somebody_else_is_no_obstacle(tmp_path: Path) -> None:
