@@ -96,8 +96,8 @@ def _stages(
 ) -> None:
     stages = [
         ("fetch (waiting on the network)", "crawler", "fetch_s"),
-        ("normalise (queue and sandbox)", "crawler", "normalise_s"),
-        ("  of it decoding, resizing, facts", "crawler", "decode_s"),
+        ("wait for a sandbox", "crawler", "sandbox_wait_s"),
+        ("normalise: decode, resize, encode, facts", "crawler", "normalise_s"),
         ("write working copies", "crawler", "blob_s"),
         ("record ingest outcomes", "crawler", "record_s"),
         ("read working copies", "worker", "read_s"),

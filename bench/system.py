@@ -34,8 +34,10 @@ def running(settings: Mapping[str, str], *, with_models: bool = True) -> Iterato
         supervisor = Supervisor(Home(Path(folder)), listen=roles.Listen(port=0), settings=settings)
         try:
             supervisor.start()
-            models = provide(supervisor, SHARED / "models", lambda text: None) if with_models else {}
+            if with_models:
+                provide(supervisor.database_url, supervisor.home.models, SHARED / "models", lambda text: None)
             supervisor.await_ready()
+            models = supervisor.active_models()
             with Client(supervisor.url, supervisor.home.saved_key()) as client:
                 yield System(supervisor, client, models)
         finally:
