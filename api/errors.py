@@ -84,6 +84,8 @@ FAULTS: Final[dict[str, str]] = {
     "too_deep": "The JSON is nested too deeply.",
     "wrong_column_count": "The CSV row has another number of cells than the header.",
     "line_too_long": "The line or item is longer than allowed.",
+    "invalid_csv": "The line is not CSV.",
+    "file_too_large": "The file is larger than allowed.",
 }
 
 

@@ -1,6 +1,7 @@
 """The API over a real database, in process and behind gunicorn."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +71,24 @@ def key_with(database: Database, account: TestAccount, *scopes: str) -> dict[str
     return {"Authorization": f"Bearer {secret}"}
 
 
+@dataclass(frozen=True)
+class Server:
+    """Where a gunicorn listens, and its first process."""
+
+    address: str
+    pid: int
+
+    def peak_memory(self) -> int:
+        """The most bytes that its worker process has held so far (Linux's VmHWM)."""
+        worker = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()[0]
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{worker}/status").read_text())
+        assert found is not None
+        return int(found[1]) * 1024
+
+
 @contextmanager
-def gunicorn(database_url: str, folder: Path, **settings: Any) -> Iterator[str]:
-    """A real server process; yields its base URL."""
+def gunicorn(database_url: str, folder: Path, **settings: Any) -> Iterator["Server"]:
+    """A real server process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -89,9 +106,10 @@ def gunicorn(database_url: str, folder: Path, **settings: Any) -> Iterator[str]:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
                 break
             except OSError:
-                assert process.poll() is None and time.monotonic() < until, "gunicorn did not come up"
+                assert process.poll() is None, "gunicorn ended"
+                assert time.monotonic() < until, "gunicorn did not come up"
                 time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
+        yield Server(f"127.0.0.1:{port}", process.pid)
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:

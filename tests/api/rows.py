@@ -22,9 +22,7 @@ MODERATION = {
 def settle(database: Database, job_id: str, outcomes: dict[int, str | None], sha: bytes = bytes(range(32))) -> None:
     """Write results: seq → None (done, with the picture `sha`) or the code it failed with; then the job is finished."""
     with database.transaction() as session:
-        job = session.execute(
-            text("SELECT account_id, bucket FROM jobs WHERE id = :id"), {"id": UUID(job_id)}
-        ).one()
+        job = session.execute(text("SELECT account_id, bucket FROM jobs WHERE id = :id"), {"id": UUID(job_id)}).one()
         key: dict[str, Any] = {"bucket": job.bucket, "job": UUID(job_id), "account": job.account_id}
         session.execute(
             text(
@@ -41,6 +39,20 @@ def settle(database: Database, job_id: str, outcomes: dict[int, str | None], sha
             },
         )
         for seq, code in outcomes.items():
+            if code != "cancelled":
+                session.execute(
+                    text(
+                        "INSERT INTO ingests (bucket, job_id, seq, account_id, outcome, code, sha256)"
+                        " VALUES (:bucket, :job, :seq, :account, :outcome, :code, :sha)"
+                    ),
+                    {
+                        **key,
+                        "seq": seq,
+                        "outcome": "failed" if code else "done",
+                        "code": code,
+                        "sha": None if code else sha,
+                    },
+                )
             outcome = "done" if code is None else "cancelled" if code == "cancelled" else "failed"
             session.execute(
                 text(
@@ -58,9 +70,7 @@ def settle(database: Database, job_id: str, outcomes: dict[int, str | None], sha
                     "moderation": json.dumps(MODERATION) if code is None else None,
                 },
             )
-        session.execute(
-            text("UPDATE chunks SET state = 'done', finished_at = now() WHERE job_id = :job"), key
-        )
+        session.execute(text("UPDATE chunks SET state = 'done', finished_at = now() WHERE job_id = :job"), key)
         session.execute(
             text("UPDATE jobs SET state = 'finished', started_at = now(), settled_at = now() WHERE id = :job"), key
         )

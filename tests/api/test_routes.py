@@ -56,7 +56,12 @@ def test_scope_matrix(app: Flask, owner_db: Database, account: TestAccount) -> N
 
 @pytest.mark.parametrize(
     "header",
-    ["Bearer nonsense", "Bearer " + "x" * 5000, "Bearer tgm_live_abcdefgh_" + "a" * 49, "Bearer ключ".encode().decode("latin-1")],
+    [
+        "Bearer nonsense",
+        "Bearer " + "x" * 5000,
+        "Bearer tgm_live_abcdefgh_" + "a" * 49,
+        "Bearer ключ".encode().decode("latin-1"),
+    ],
 )
 def test_keys_that_are_none(app: Flask, account: TestAccount, header: str) -> None:
     answer = app.test_client().get("/v1/jobs", headers={"Authorization": header})
@@ -152,7 +157,9 @@ def test_the_openapi_document_is_valid_and_holds_exactly_the_routes(client: Flas
     validate(document)
     assert document["openapi"].startswith("3.1")
     described = {
-        (method.upper(), path): entry for path, methods in document["paths"].items() for method, entry in methods.items()
+        (method.upper(), path): entry
+        for path, methods in document["paths"].items()
+        for method, entry in methods.items()
     }
     real = {(op.method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", op.path)): op for op in operations(app)}
     assert described.keys() == real.keys()
@@ -169,13 +176,16 @@ def test_the_docs_page_names_every_route_and_code_and_loads_nothing_foreign(clie
     for code in ERRORS:
         assert f'id="error-{code}"' in html
     assert re.findall(r'(?:src|href)="(https?://[^"]+)"', html) == ["https://www.rfc-editor.org/rfc/rfc9457"]
-    assert "<script" not in html and "style=" not in html
+    assert "<script" not in html
+    assert "style=" not in html
     assert client.get("/docs.css").content_type.startswith("text/css")
     targets = set(re.findall(r'href="#([^"]+)"', html))
     assert targets <= set(re.findall(r'id="([^"]+)"', html)), "a link on the page leads nowhere"
 
 
-def test_a_bug_of_ours_is_a_500_without_its_text(make_app: Make, account: TestAccount, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_of_ours_is_a_500_without_its_text(
+    make_app: Make, account: TestAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
     app = make_app()
 
     def broken(*_: object, **__: object) -> None:

@@ -50,9 +50,10 @@ def test_options_may_stand_before_or_after_the_items(client: FlaskClient, order:
 
 
 def test_ndjson_and_csv_store_the_same_items(client: FlaskClient, owner_db: Database) -> None:
-    rows = [(f"{U}{n}", f"id,{n}" if n % 2 else None, "p\"q" if n % 3 == 0 else None) for n in range(700)]
+    rows = [(f"{U}{n}", f"id,{n}" if n % 2 else None, 'p"q' if n % 3 == 0 else None) for n in range(700)]
     lines = "\r\n".join(
-        json.dumps({k: v for k, v in zip(("url", "id", "product_id"), row, strict=True) if v is not None}) for row in rows
+        json.dumps({k: v for k, v in zip(("url", "id", "product_id"), row, strict=True) if v is not None})
+        for row in rows
     )
     answer = client.post("/v1/jobs?lane=interactive&analyses=tags&name=x", data=lines + "\n\n", content_type=NDJSON)
     assert (answer.status_code, answer.json["total"]) == (202, 700)
@@ -236,9 +237,7 @@ def test_skipping_everything_leaves_no_job(client: FlaskClient, owner_db: Databa
 
 
 @pytest.mark.parametrize("kind", ["application/json", NDJSON, "text/csv"])
-def test_one_item_over_the_limit_leaves_nothing_behind(
-    client: FlaskClient, owner_db: Database, kind: str
-) -> None:
+def test_one_item_over_the_limit_leaves_nothing_behind(client: FlaskClient, owner_db: Database, kind: str) -> None:
     def body(n: int) -> bytes:
         urls = (f"{U}{i}.jpg" for i in range(n))
         if kind == "text/csv":
@@ -272,9 +271,7 @@ def test_the_limit_is_a_setting_and_counts_bad_lines(make_app: Make, account: Te
         (NDJSON, {"Content-Encoding": "gzip"}, 415, "unsupported_encoding"),
     ],
 )
-def test_content_types(
-    client: FlaskClient, kind: str, headers: dict[str, str], status: int, code: str
-) -> None:
+def test_content_types(client: FlaskClient, kind: str, headers: dict[str, str], status: int, code: str) -> None:
     answer = client.post("/v1/jobs", data="{}", content_type=kind, headers=headers)
     assert (answer.status_code, answer.json["code"]) == (status, code)
 
@@ -287,7 +284,16 @@ def test_bodies_over_the_byte_limit(make_app: Make, account: TestAccount, kind: 
 
 
 @pytest.mark.parametrize(
-    "query", ["lane=fast", "analyses=faces", "analyses=", "name=" + "x" * 201, "on_invalid=maybe", "tenant_id=1", "lane=bulk&lane=bulk"]
+    "query",
+    [
+        "lane=fast",
+        "analyses=faces",
+        "analyses=",
+        "name=" + "x" * 201,
+        "on_invalid=maybe",
+        "tenant_id=1",
+        "lane=bulk&lane=bulk",
+    ],
 )
 def test_wrong_job_options_in_the_query(client: FlaskClient, owner_db: Database, query: str) -> None:
     answer = client.post(f"/v1/jobs?{query}", data=json.dumps({"url": U}), content_type=NDJSON)
