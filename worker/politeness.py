@@ -176,7 +176,7 @@ class HostGate:
             host.ready = False
             while host.waiting and host.waiting[0].done():
                 host.waiting.popleft()
-            if host.waiting and host.line.wait(now) <= 0 and self._refusal(host, now) is None:
+            if host.waiting and host.line.wait(now) <= 0:
                 self._grant(host, now)
                 host.waiting.popleft().set_result(None)
             self._wake(host, now)

@@ -1,11 +1,13 @@
 """The fetcher against a server that misbehaves in raw bytes: each behaviour ends in its own code, soon and bounded."""
 
 import asyncio
+import gc
 import hashlib
 import re
 import socket
 import ssl
 import tracemalloc
+import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar, get_args
 
@@ -276,6 +278,21 @@ def test_connections_are_kept_alive_and_dropped_after_a_broken_answer() -> None:
         with HostileServer(files={"photo.png": PHOTO}) as own:
             _, second = fetch(own, broken, "photo.png")
             assert fetched(second).data == PHOTO, broken
+
+
+@pytest.mark.parametrize("path", ["gzip-bomb", "noai", "endless", "huge-length", "status/404", "redirect?to=ftp://a"])
+def test_an_answer_that_is_not_read_is_closed(server: HostileServer, path: str) -> None:
+    """Not left to the garbage collector: in debug mode the client complains about such responses."""
+
+    async def main() -> None:
+        async with Fetcher(guard_for(server), LIMITS) as fetcher:
+            failure(await fetcher.fetch(server.url(path)))
+            gc.collect()
+
+    with warnings.catch_warnings(record=True) as caught, asyncio.Runner(debug=True) as runner:
+        warnings.simplefilter("always")
+        runner.run(main())
+    assert [str(warning.message) for warning in caught if warning.category is ResourceWarning] == []
 
 
 def test_what_is_sent_and_what_is_not(monkeypatch: pytest.MonkeyPatch) -> None:

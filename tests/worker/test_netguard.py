@@ -199,7 +199,8 @@ def test_public_addresses_and_the_neighbours_of_special_ones_are_allowed(address
 
 
 @pytest.mark.parametrize(
-    "text", ["", "localhost", "127.1", "0x7f000001", "2130706433", "1.2.3.4.5", "1.2.3.04", "8.8.8.8 "]
+    "text",
+    ["", "localhost", "127.1", "0x7f000001", "2130706433", "1.2.3.4.5", "2606:4700::1%lo", "1.2.3.04", "8.8.8.8 "],
 )
 def test_what_is_no_plain_address_is_refused(text: str) -> None:
     assert not GUARD.allows(text)

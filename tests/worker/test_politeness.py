@@ -346,12 +346,12 @@ def test_cancelled_requests_give_their_places_back(plan: list[tuple[str, float, 
 def test_a_cancellation_at_the_moment_of_the_grant_loses_no_place() -> None:
     async def main() -> None:
         gate, log = HostGate(total=1), []
-        holder = asyncio.create_task(use(gate, "a", 1, log))
-        await asyncio.sleep(0)
-        waiter = asyncio.create_task(use(gate, "b", 1, log))
-        await asyncio.sleep(0)
-        holder.add_done_callback(lambda _: waiter.cancel())  # granted by the holder's end, cancelled before it runs
-        await asyncio.gather(holder, waiter, return_exceptions=True)
+        async with gate.slot("a"):
+            waiter = asyncio.create_task(use(gate, "b", 1, log))
+            await asyncio.sleep(1)
+        waiter.cancel()  # it has its place by now, but has not run yet
+        await asyncio.gather(waiter, return_exceptions=True)
+        assert log == []
         assert gate.counts()["in_flight"] == 0
         assert await use(gate, "c", 1, log) is None
 
