@@ -155,8 +155,14 @@ class Normaliser:
     async def _start(self) -> SandboxProcess:
         if self._closed:
             raise SandboxError("the normaliser was closed")
+        for doomed in [process for process in self._processes if process.doomed]:
+            self._processes.discard(doomed)
+            await doomed.end()
         process = await SandboxProcess.start(self._config)
-        self._processes = {known for known in self._processes if known.alive} | {process}
+        self._processes.add(process)
+        if self._closed:  # meanwhile
+            await process.end()
+            raise SandboxError("the normaliser was closed")
         return process
 
 

@@ -41,6 +41,7 @@ class SandboxProcess:
         self._requests, self._answers = process.stdin, process.stdout
         self.walls: dict[str, bool] = {}
         self.asked = 0
+        self._killed = False
 
     @classmethod
     async def start(cls, config: str) -> "SandboxProcess":
@@ -68,7 +69,7 @@ class SandboxProcess:
                 said = words.read()[-600:].decode(errors="replace").strip()
                 raise SandboxError(said or f"no sandboxed process within {_START_S:g} s") from error
             except asyncio.CancelledError:
-                child.kill()
+                child.drop()
                 raise
         child.walls = {name: stands is True for name, stands in header["walls"].items()}
         return child
@@ -103,8 +104,14 @@ class SandboxProcess:
     def alive(self) -> bool:
         return self._process.returncode is None
 
+    @property
+    def doomed(self) -> bool:
+        """It is dead or about to be, and waits for `end`."""
+        return self._killed or not self.alive
+
     def kill(self) -> None:
         """At once, without waiting for its end."""
+        self._killed = True
         if self.alive:
             self._process.kill()
 
@@ -117,9 +124,16 @@ class SandboxProcess:
             return await self.end()
 
     async def end(self) -> int:
-        """Kill it and wait for its end."""
+        """Kill it, wait for its end and close its pipes, which otherwise outlive the event loop."""
         self.kill()
-        return await self._process.wait()
+        code = await self._process.wait()
+        self.drop()
+        return code
+
+    def drop(self) -> None:
+        """Kill it and close its pipes, where nobody can wait."""
+        self.kill()
+        self._process._transport.close()  # type: ignore[attr-defined]
 
 
 def _environment() -> dict[str, str]:
