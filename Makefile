@@ -10,7 +10,8 @@ RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 # Of pip's many lines, those that say why it takes so long.
-PIP_NEWS := awk '/^ *(Downloading|Building|ERROR|error)/ {sub(/^ */, "    "); print; fflush()}'
+PIP_NEWS := awk '/^ *(Downloading|Building|ERROR|error)/ {sub(/^ */, "    "); print; fflush()} \
+	/^Installing/ {print "    unpacking (a minute or two)"; fflush()}'
 
 # The first Python that is new enough; `make PYTHON=/path/to/python demo` chooses another.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from db.session import Database
 from worker import model_setup
-from worker.model_store import ModelStoreError
+from worker.model_store import RECIPES, ModelStoreError
+
+_WITHOUT = {"tags": "the pictures get no tags", "moderation": "every verdict is review"}
 
 
 def provide(database_url: str, model_root: Path, folder: Path, say: Callable[[str], None]) -> None:
@@ -19,7 +21,7 @@ def provide(database_url: str, model_root: Path, folder: Path, say: Callable[[st
                 pulled = model_setup.install(database, models, name)
             except ModelStoreError as error:
                 say(f"[yellow]no {name}[/]: {error}")
-                say("going on without it: what it would have judged stays open for review")
+                say(f"going on without it: {_WITHOUT[RECIPES[name].task]}")
                 continue
             where = "installed by an earlier demo" if pulled.source == "installed" else f"from {pulled.source}"
             say(f"model {pulled.ref} ({pulled.task}): {where}")
