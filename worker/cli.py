@@ -28,7 +28,7 @@ def main() -> None:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception as error:
+    except Exception as error:  # the top: an expected failure becomes one line, any other keeps its traceback
         if not _report(error):
             raise
         sys.exit(1)

@@ -2,8 +2,14 @@
 
 import re
 
+from api import metrics
 from tests.architecture.pages import anchors, generator, links, pages
 from tests.architecture.source import ROOT
+from tests.architecture.test_settings import VARIABLE, command_variables, field_variables
+from worker import app
+from worker.settings import WorkerSettings
+
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 
 
 def test_made_tables_are_fresh() -> None:
@@ -46,3 +52,28 @@ def test_every_decision_is_linked_from_the_architecture() -> None:
     page = ROOT / "docs" / "architecture.md"
     linked = {path for path, _ in links(page)}
     assert {f"decisions/{p.name}" for p in (ROOT / "docs" / "decisions").glob("*.md")} <= linked
+
+
+def test_every_celery_setting_has_its_reason() -> None:
+    settings = WorkerSettings(database_url="postgresql://nowhere/x", blob_root="b", model_root="m")
+    named = {*app.configuration(settings), *app.transport_options()} - {"broker_url"}
+    section = OPERATIONS.partition("## Why Celery is set so")[2]
+    assert {name for name in named if f"`{name}`" not in section} == set()
+
+
+def test_every_metric_is_explained() -> None:
+    names = {f"tagmill_{name}" for name in metrics._HELP}
+    section = OPERATIONS.partition("## Monitoring")[2].partition("\n## ")[0]
+    assert {name for name in names if f"`{name}`" not in section} == set()
+
+
+def test_variables_in_the_documentation_exist() -> None:
+    """A renamed setting must not live on in the prose."""
+    known = field_variables() | command_variables()
+    wrong = [
+        f"{page.relative_to(ROOT)}: {name}"
+        for page in pages()
+        for name in VARIABLE.findall(page.read_text(encoding="utf-8"))
+        if name not in known
+    ]
+    assert not wrong
