@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import redis
 from celery import Celery
+from celery.exceptions import CPendingDeprecationWarning
 from celery.platforms import SecurityWarning
 
 from worker import log
@@ -143,6 +144,7 @@ def main(argv: list[str] | None = None) -> int:
     application = create_app(settings)
     watchdog.start(settings)
     warnings.simplefilter("ignore", SecurityWarning)  # of root: it guards against pickle, and we take JSON only
+    warnings.simplefilter("ignore", CPendingDeprecationWarning)  # of a setting that concerns late ack alone
     options = ["-Q", QUEUE, "-l", "info", "--without-gossip", "--without-mingle", "--without-heartbeat"]
     application.worker_main(["--quiet", "worker", *options, *(argv or [])])
     return 0

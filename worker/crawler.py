@@ -31,6 +31,7 @@ from worker.settings import WorkerSettings
 
 T = TypeVar("T")
 DB_THREADS = 4
+SANDBOX_START_S = 60.0
 UNWELL_S = 10.0  # how long a chunk waits that met a full disk or a sandbox that does not start
 
 
@@ -52,7 +53,9 @@ class Crawler:
         self._gate = gate
         self._owner = owner
         self._counters = counters
-        self._leases = Leases(database, settings.lease_s)
+        # Every step of an item ends by a limit of its own: its turn at the host, the fetch, a new sandbox, the decode.
+        step_s = settings.host_wait_s + settings.fetch_timeout_s + settings.sandbox_wall_s + SANDBOX_START_S
+        self._leases = Leases(database, settings.lease_s, step_s=step_s)
         self._threads = ThreadPoolExecutor(DB_THREADS, "db")
         self._running: dict[asyncio.Task[None], Harvest] = {}
         self._alone_next = False

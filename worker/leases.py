@@ -31,8 +31,10 @@ class _Held:
 class Leases:
     """The leases held now. Safe to use from any thread."""
 
-    def __init__(self, database: Database, lease_s: float) -> None:
+    def __init__(self, database: Database, lease_s: float, *, step_s: float = 0.0) -> None:
+        """`step_s`: how long one step of the work may take by its own limits; until then, standing still is no hang."""
         self._database = database
+        self._step_s = step_s
         self._lease_s = lease_s
         self._held: dict[tuple[int, int], _Held] = {}
         self._lock = threading.Lock()
@@ -85,7 +87,8 @@ class Leases:
             moved = [
                 (held, held.progress)
                 for held in self._held.values()
-                if held.progress != held.reported or (all_moved and now - held.moved_at < PATIENCE * self._lease_s)
+                if held.progress != held.reported
+                or now - held.moved_at < (PATIENCE * self._lease_s if all_moved else self._step_s)
             ]
         if not moved:
             return []

@@ -1,4 +1,4 @@
-"""Keeps what hosts asked for (Retry-After) in Postgres, so that it outlives this crawler; it makes nobody wait itself."""
+"""Keeps what hosts asked for (Retry-After) in Postgres, where it outlives this crawler; makes nobody wait itself."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

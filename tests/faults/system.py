@@ -1,6 +1,7 @@
 """A real system of processes to break: crawler, worker, maintenance on a database and a broker of their own."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -52,6 +53,7 @@ class Role:
     name: str
     process: subprocess.Popen[bytes]
     log: Path
+    special: bool = False  # started with settings of one test
 
     @property
     def pid(self) -> int:
@@ -140,7 +142,7 @@ class System:
                 stderr=out,
                 start_new_session=True,
             )
-        role = Role(name, process, log)
+        role = Role(name, process, log, bool(more))
         self.roles.append(role)
         return role
 
@@ -150,6 +152,39 @@ class System:
             role.process.kill()
             role.process.wait(10)
         self.roles.remove(role)
+
+    def role(self, name: str) -> Role:
+        """The running process of a role, where there is one."""
+        return next(role for role in self.roles if role.name == name and role.process.poll() is None)
+
+    def mend(self) -> None:
+        """One plain process of each role, whatever an earlier test left."""
+        seen: set[str] = set()
+        for role in list(self.roles):
+            if role.process.poll() is not None or role.special or role.name in seen:
+                self.end(role)
+            else:
+                seen.add(role.name)
+        for name in MODULES:
+            if name not in seen:
+                self.start(name)
+
+    def catch(self, pids: Sequence[int], stage: str, timeout: float = 30) -> None:
+        """Stop these processes (SIGSTOP) at a moment when a chunk of the stage is leased."""
+        deadline = time.monotonic() + timeout
+        while True:
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            if self.leased(stage):
+                return
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+            assert time.monotonic() < deadline, f"no {stage} chunk was leased for {timeout:.0f} s"
+            time.sleep(0.01)
+
+    def leased(self, stage: str) -> int:
+        """Chunks of the stage that are leased now."""
+        return self.count("SELECT count(*) FROM chunks WHERE stage = :stage AND state = 'leased'", stage=stage)
 
     def close(self) -> None:
         """End everything that was started."""
