@@ -1,6 +1,6 @@
 """The OpenAPI 3.1 document, generated from the declared operations and the pydantic models. Serves nothing itself."""
 
-import re
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -52,12 +52,11 @@ def document(all_routes: Iterable[Routes], *, version: str, server: str) -> dict
 
 
 def _operation(tag: str, operation: Operation) -> dict[str, Any]:
-    description = (operation.view.__doc__ or "").strip()
     described: dict[str, Any] = {
         "operationId": operation.name,
         "tags": [tag],
         "summary": operation.summary,
-        "description": re.sub(r"\n\s+", "\n", description),
+        "description": inspect.cleandoc(operation.view.__doc__ or ""),
         "parameters": [*_path_parameters(operation), *_query_parameters(operation), *_headers(operation)],
         "responses": {
             **{str(status): _answer(answer) for status, answer in operation.answers.items()},

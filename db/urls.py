@@ -10,11 +10,20 @@ from urllib.parse import urlsplit
 MAX_URL_LENGTH: Final = 2048
 MAX_HOST_LENGTH: Final = 253
 _FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f\\]")
+# Most URLs are like this, and a pattern costs a tenth of urlsplit: that is half of a big submit.
+_USUAL: Final = re.compile(r"https?://[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?/[!-\[\]-~]*")
 
 
 def check(url: str) -> str | None:
     """The code of what is wrong with this URL, or None: http(s) only, no userinfo, no control character or space,
     a host, a port in 1..65535, at most 2,048 characters."""
+    if len(url) <= MAX_URL_LENGTH and _USUAL.fullmatch(url):
+        return None
+    return examine(url)
+
+
+def examine(url: str) -> str | None:
+    """What `check` says of a URL, whatever it looks like."""
     if not url or len(url) > MAX_URL_LENGTH or _FORBIDDEN.search(url):
         return "invalid_url"
     try:
