@@ -179,7 +179,9 @@ def install(app: Flask) -> None:
 def _of_db(error: DbError) -> Response:
     if error.code in ERRORS:
         return Problem(error.code, error.detail or ERRORS[error.code][1]).response()
-    log.error("unexpected refusal of the data layer in request %s: %s %s", g.get("request_id"), error.code, error.detail)
+    log.error(
+        "unexpected refusal of the data layer in request %s: %s %s", g.get("request_id"), error.code, error.detail
+    )
     if error.code == "no_open_bucket":
         return Problem("unavailable", "No storage is open for new items.", headers={"Retry-After": "30"}).response()
     return Problem("internal_error", "The request id helps us to find it.").response()
