@@ -49,11 +49,11 @@ def _rows(database: Database, sql: str, **parameters: Any) -> list[Any]:
 def _strangers(database: Database, accepted: Accepted) -> list[str]:
     rows = _rows(
         database,
-        "SELECT 'results' AS t, job_id, count(*) AS n FROM results WHERE job_id <> ALL(:jobs) GROUP BY job_id"
+        "SELECT 'results' AS kind, job_id, count(*) AS n FROM results WHERE job_id <> ALL(:jobs) GROUP BY job_id"
         " UNION ALL SELECT 'ingests', job_id, count(*) FROM ingests WHERE job_id <> ALL(:jobs) GROUP BY job_id",
         jobs=list(accepted),
     )
-    return [f"{row.n} {row.t} rows of job {row.job_id}, which nobody submitted" for row in rows]
+    return [f"{row.n} {row.kind} rows of job {row.job_id}, which nobody submitted" for row in rows]
 
 
 def _job_problems(database: Database, job_id: UUID, items: Sequence[Expected]) -> list[str]:

@@ -13,26 +13,38 @@ from worker.politeness import HostGate
 EVERY_S = 0.5  # what a crash can forget
 
 
-async def keep(database: Database, gate: HostGate, in_thread: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
-    """Write new and longer pauses as they come, until cancelled."""
-    known: dict[str, float] = {}
-    loop = asyncio.get_running_loop()
-    while True:
-        await asyncio.sleep(EVERY_S)
-        now = loop.time()
+class Pauses:
+    """The pauses of one gate. `in_thread` runs a call where it may wait for the database."""
+
+    def __init__(
+        self, database: Database, gate: HostGate, in_thread: Callable[[Callable[[], None]], Awaitable[None]]
+    ) -> None:
+        self._database = database
+        self._gate = gate
+        self._in_thread = in_thread
+        self._known: dict[str, float] = {}
+
+    async def keep(self) -> None:
+        """Save again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(EVERY_S)
+            await self.save()
+
+    async def save(self) -> None:
+        """Write the pauses that are new or longer than what was written."""
+        now = asyncio.get_running_loop().time()
         # Seconds from now shrink; the moment at which they end tells what is new.
-        ends = {host: now + seconds for host, seconds in gate.deferrals().items()}
-        new = {host: end - now for host, end in ends.items() if end > known.get(host, 0.0) + 0.05}
+        ends = {host: now + seconds for host, seconds in self._gate.deferrals().items()}
+        new = {host: end - now for host, end in ends.items() if end > self._known.get(host, 0.0) + 0.05}
         if not new:
-            continue
+            return
         try:
-            await in_thread(partial(_defer, database, new))
+            await self._in_thread(partial(self._defer, new))
         except Unavailable as error:
             get("crawler").warning("pauses not kept yet", hosts=len(new), error=str(error))
         else:
-            known = ends
+            self._known = ends
 
-
-def _defer(database: Database, seconds_by_host: dict[str, float]) -> None:
-    with database.transaction() as session:
-        hosts.defer(session, seconds_by_host)
+    def _defer(self, seconds_by_host: dict[str, float]) -> None:
+        with self._database.transaction() as session:
+            hosts.defer(session, seconds_by_host)

@@ -1,0 +1,242 @@
+"""The crawler and the ingest stage, in process, against a real server, database, blob store and sandbox."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from db import jobs
+from db.blobs import LocalBlobs, raw_key
+from db.chunks import Chunk, ChunkItem
+from db.ids import uuid7
+from db.jobs import JobSpec, NewItem
+from db.recording import IngestOutcome
+from db.session import Database
+from tests.conftest import TestAccount
+from tests.hostile import HostileServer
+from tests.misbehaviour import png
+from tests.worker.line import rows, run_sql, settings
+from worker import wiring
+from worker.crawl_loop import Crawler
+from worker.errors import Deferral
+from worker.heartbeat import Counters
+from worker.ingest import Harvest, Ingest
+
+
+class Line:
+    """A crawler to run on a test's database until nothing is left to do now."""
+
+    def __init__(self, database: Database, url: str, folder: Path, server: HostileServer, account_id: int) -> None:
+        self.database = database
+        self.url = url
+        self.folder = folder
+        self.server = server
+        self.account_id = account_id
+        self.blobs = LocalBlobs(folder / "blobs")
+        self.counters = Counters()
+
+    def submit(self, items: Sequence[NewItem | str], chunk_size: int = 16) -> UUID:
+        """A job of items or of paths on the server."""
+        made = [NewItem(url=self.server.url(item)) if isinstance(item, str) else item for item in items]
+        with self.database.transaction() as session:
+            return jobs.submit(session, self.account_id, JobSpec(), made, max_items=1000, chunk_size=chunk_size).id
+
+    def crawl(self, blobs: LocalBlobs | None = None, **more: Any) -> None:
+        """Until no ingest chunk is ready or leased now."""
+        asyncio.run(self._crawl(blobs or self.blobs, more))
+
+    async def _crawl(self, blobs: LocalBlobs, more: dict[str, Any]) -> None:
+        with_settings = settings(self.folder, self.url, allow_ports=[self.server.port], **more)
+        gate = wiring.gate(with_settings)
+        stop = asyncio.Event()
+        async with wiring.fetcher(with_settings) as fetcher, wiring.normaliser(with_settings) as normaliser:
+            ingest = Ingest(
+                with_settings,
+                fetcher=fetcher,
+                gate=gate,
+                normaliser=normaliser,
+                blobs=blobs,
+                counters=self.counters,
+            )
+            crawler = Crawler(with_settings, self.database, ingest, gate, uuid7(), self.counters)
+            running = asyncio.create_task(crawler.run(stop))
+            open_now = (
+                "SELECT 1 FROM chunks WHERE stage = 'ingest' AND (state = 'leased' OR state = 'ready' AND"
+                " not_before <= now())"
+            )
+            async with asyncio.timeout(60):
+                while not running.done() and await asyncio.to_thread(rows, self.database, open_now):
+                    await asyncio.sleep(0.05)
+            stop.set()
+            await running
+            ingest.close()
+
+    def outcomes(self, job: UUID) -> list[str | None]:
+        """The code of each ingested item in order; None for a success."""
+        return [
+            row.code
+            for row in rows(self.database, "SELECT code FROM ingests WHERE job_id = :job ORDER BY seq", job=job)
+        ]
+
+
+@pytest.fixture
+def line(db: Database, database_url: str, tmp_path: Path, account: TestAccount) -> Iterator[Line]:
+    files = {f"{n}.png": png(20 + n, 10, (n, 100, 200)) for n in range(40)}
+    # The owner's connection would see the same: submit needs rights that the worker has not.
+    owner = Database(database_url)
+    with HostileServer(files=files, addresses=("127.0.0.1", "127.0.0.2")) as server:
+        yield Line(owner, database_url, tmp_path, server, account.id)
+    owner.dispose()
+
+
+def test_every_kind_of_item(line: Line) -> None:
+    key, _, _ = line.blobs.put_raw(line.account_id, [png(30, 30)], 10_000)
+    missing = raw_key(line.account_id, b"\1" * 32)
+    job = line.submit(
+        [
+            "1.png",
+            "status/404",
+            "html",
+            "truncated",
+            "flaky/1?status=500",
+            "noai",
+            NewItem(filename="a.png", raw_key=key),
+            NewItem(filename="b.png", raw_key=missing),
+            NewItem(url="http://10.0.0.1/x.png"),
+        ]
+    )
+    line.crawl()
+    assert line.outcomes(job) == [
+        None, "http_404", "not_an_image", "corrupt_image", None, "opted_out", None, "blob_missing", "blocked_address",
+    ]  # fmt: skip
+    assert rows(line.database, "SELECT count(*) AS n FROM results WHERE job_id = :job", job=job)[0].n == 6
+    assert rows(line.database, "SELECT seqs FROM chunks WHERE stage = 'infer'")[0].seqs == [0, 4, 6]
+
+
+def test_the_image_is_kept_with_its_facts(line: Line) -> None:
+    line.submit(["5.png"])
+    line.crawl()
+    image = rows(line.database, "SELECT * FROM images")[0]
+    assert (image.width, image.height, image.format) == (25, 10, "PNG")
+    assert image.bytes == len(line.server.files["5.png"])
+    assert len(image.pdq) == 256
+    assert image.colours
+    assert line.blobs.get(image.work_key)[:2] == b"\xff\xd8"
+
+
+def test_a_repeated_url_is_fetched_once(line: Line) -> None:
+    job = line.submit(["3.png", "4.png", "3.png", "3.png"])
+    line.crawl()
+    assert line.outcomes(job) == [None] * 4
+    assert (line.server.asked["/3.png"], line.server.asked["/4.png"]) == (1, 1)
+
+
+def test_a_pausing_host_holds_up_nobody(line: Line) -> None:
+    """Its items go into a chunk of their own; the pause is kept for other crawlers."""
+    other = line.server.url("status/429?after=30", host="127.0.0.2")
+    job = line.submit(["1.png", NewItem(url=other), "2.png"])
+    line.crawl()
+    assert line.outcomes(job) == [None, None]
+    waiting = rows(
+        line.database,
+        "SELECT seqs, lo, hi, deferrals, not_before > now() + interval '20 s' AS later FROM chunks"
+        " WHERE stage = 'ingest' AND state = 'ready'",
+    )
+    assert [(c.lo, c.hi, c.deferrals, c.later) for c in waiting] == [(1, 2, 1, True)]
+    kept = rows(line.database, "SELECT host, not_before > now() + interval '20 s' AS later FROM hosts")
+    assert [(row.host, row.later) for row in kept] == [("127.0.0.2", True)]
+
+
+def test_a_host_that_pauses_too_often_fails_its_items(line: Line) -> None:
+    job = line.submit(["status/429?after=30"])
+    line.crawl(max_deferrals=0)
+    assert line.outcomes(job) == ["http_429"]
+
+
+def test_a_busy_host_costs_no_deferral(line: Line) -> None:
+    job = line.submit([f"{n}.png" for n in range(12)])
+    line.server.latency_s = 0.3
+    line.crawl(fetch_per_host=1, host_wait_s=0.5, max_deferrals=1)
+    chunks = rows(line.database, "SELECT deferrals FROM chunks WHERE stage = 'ingest'")
+    assert len(chunks) > 1, "nothing was put off: the test shows nothing"
+    assert {chunk.deferrals for chunk in chunks} == {0}
+    done = len(line.outcomes(job))
+    assert 0 < done <= 12
+    assert set(line.outcomes(job)) == {None}
+
+
+def test_a_pause_of_another_crawler_is_respected(line: Line) -> None:
+    run_sql(line.database, "INSERT INTO hosts (host, not_before) VALUES ('127.0.0.1', now() + interval '1 hour')")
+    job = line.submit(["1.png"])
+    line.crawl()
+    assert line.outcomes(job) == []
+    assert line.server.asked["/1.png"] == 0
+
+
+def test_a_lost_lease_writes_nothing(line: Line) -> None:
+    job = line.submit(["1.png", "2.png"])
+
+    class Losing(LocalBlobs):
+        """Loses the lease while the first working copy is written."""
+
+        def put(self, key: str, data: bytes, *, durable: bool = True) -> None:
+            run_sql(
+                line.database,
+                "UPDATE chunks SET owner = gen_random_uuid(), fence = fence + 1, lease_until = now() + interval '1 h'"
+                " WHERE fence = 1",
+            )
+            super().put(key, data, durable=durable)
+            run_sql(
+                line.database, "UPDATE chunks SET state = 'done', owner = NULL, lease_until = NULL, finished_at = now()"
+            )
+
+    line.crawl(Losing(line.folder / "blobs"))
+    assert line.outcomes(job) == []
+    assert rows(line.database, "SELECT 1 FROM images") == []
+
+
+def test_a_full_disk_costs_no_attempt(line: Line) -> None:
+    line.submit(["1.png"])
+
+    class Full(LocalBlobs):
+        def put(self, key: str, data: bytes, *, durable: bool = True) -> None:
+            raise OSError(28, "No space left on device")
+
+    line.crawl(Full(line.folder / "blobs"))
+    chunk = rows(line.database, "SELECT state, attempts, not_before > now() AS later FROM chunks")[0]
+    assert (chunk.state, chunk.attempts, chunk.later) == ("ready", 0, True)
+
+
+def test_fetched_pictures_wait_in_bounded_number(line: Line) -> None:
+    """A fast network and a slow sandbox must not fill the memory."""
+    job = line.submit([f"{n}.png" for n in range(30)], chunk_size=32)
+    line.crawl(ingest_in_hand=2)
+    assert line.outcomes(job) == [None] * 30
+    assert line.server.peak["127.0.0.1"] <= 2
+
+
+def test_a_stop_keeps_what_is_through_and_hands_on_the_rest() -> None:
+    chunk = object.__new__(Chunk)
+    items = [ChunkItem(seq, f"http://h/{seq}", None) for seq in range(5)]
+    harvest = Harvest(chunk, items)
+    harvest.outcomes.append(IngestOutcome(0, code="http_404"))
+    harvest.deferrals.append((1, Deferral("h", 7.0, "http_429")))
+    harvest.deferrals.append((2, Deferral("h", 1.0, "host_busy")))
+    parts = {(part.delay_s, part.counts): list(part.seqs) for part in harvest.deferred(stopped=True)}
+    assert parts == {(10.0, True): [1], (1.0, False): [2], (0.0, False): [3, 4]}
+    assert harvest.rest == [3, 4]
+
+
+def test_many_pauses_make_few_chunks() -> None:
+    harvest = Harvest(object.__new__(Chunk), [ChunkItem(n, "http://h", None) for n in range(500)])
+    harvest.deferrals += [(n, Deferral(f"h{n}", 1 + n * 7.3, "http_429")) for n in range(500)]
+    parts = harvest.deferred()
+    assert len(parts) <= 13
+    waits = {seq: part.delay_s for part in parts for seq in part.seqs}
+    with contextlib.suppress(KeyError):
+        assert all(waits[n] >= min(1 + n * 7.3, 3600) for n in range(500))
+    assert len(waits) == 500

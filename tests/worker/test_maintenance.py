@@ -1,0 +1,137 @@
+"""Reaper, finaliser and the loop around them: under their locks, and without harm to each other."""
+
+import threading
+from pathlib import Path
+
+from structlog.testing import capture_logs
+
+from db import chunks, locks, workers
+from db.blobs import LocalBlobs
+from db.errors import Unavailable
+from db.ids import uuid7
+from db.session import Database
+from tests.conftest import TestAccount
+from tests.worker.line import ingested, jpeg, rows, run_sql
+from worker import finalise, reap
+from worker.heartbeat import Counters, Heartbeat
+from worker.leases import Leases
+from worker.maintenance import Duty, keep
+
+
+def job_with_leases(owner_db: Database, db: Database, account: TestAccount, folder: Path) -> list[chunks.Chunk]:
+    """Three leased infer chunks of one owner that beats."""
+    ingested(owner_db, LocalBlobs(folder / "blobs"), account.id, [jpeg("red", n) for n in range(12)], chunk_size=4)
+    owner = uuid7()
+    with db.transaction() as session:
+        workers.beat(session, owner, "worker", "here", 1, {})
+        return chunks.claim(session, "infer", owner, 60, 3)
+
+
+def states(database: Database) -> list[str]:
+    return [row.state for row in rows(database, "SELECT state FROM chunks WHERE stage = 'infer' ORDER BY id")]
+
+
+def test_only_lost_leases_are_taken_back(
+    owner_db: Database, db: Database, account: TestAccount, tmp_path: Path
+) -> None:
+    held = job_with_leases(owner_db, db, account, tmp_path)
+    assert reap.run_once(db, stale_s=20).released == 0
+    run_sql(owner_db, "UPDATE chunks SET lease_until = now() - interval '1 s' WHERE id = :id", id=held[1].id)
+    assert reap.run_once(db, stale_s=20).released == 1
+    assert states(db) == ["leased", "ready", "leased"]
+
+
+def test_a_silent_owner_loses_all(owner_db: Database, db: Database, account: TestAccount, tmp_path: Path) -> None:
+    job_with_leases(owner_db, db, account, tmp_path)
+    run_sql(owner_db, "UPDATE workers SET last_seen_at = now() - interval '21 s'")
+    assert reap.run_once(db, stale_s=20).released == 3
+
+
+def test_a_process_that_says_goodbye_loses_all_at_once(
+    owner_db: Database, db: Database, account: TestAccount, tmp_path: Path
+) -> None:
+    held = job_with_leases(owner_db, db, account, tmp_path)
+    with Heartbeat(db, "worker", every_s=60, stats=dict, id=held[0].owner):
+        assert reap.run_once(db, stale_s=20).released == 0
+    assert reap.run_once(db, stale_s=20).released == 3
+
+
+def test_one_reaper_at_a_time(owner_db: Database, db: Database, account: TestAccount, tmp_path: Path) -> None:
+    job_with_leases(owner_db, db, account, tmp_path)
+    run_sql(owner_db, "UPDATE chunks SET lease_until = now() - interval '1 s' WHERE state = 'leased'")
+    with owner_db.transaction() as session:
+        assert locks.try_lock(session, "reap")
+        assert reap.run_once(db, stale_s=20).released == 0
+    assert reap.run_once(db, stale_s=20).released == 3
+
+
+def test_jobs_are_finished_once(owner_db: Database, db: Database, account: TestAccount, tmp_path: Path) -> None:
+    from db import recording
+    from db.recording import InferOutcome
+
+    held = job_with_leases(owner_db, db, account, tmp_path)
+    assert finalise.run_once(db) == 0
+    with db.transaction() as session:
+        for chunk in held:
+            recording.finish_infer(session, chunk, [InferOutcome(seq, tags=[]) for seq in chunk.members])
+    with owner_db.transaction() as session:
+        assert locks.try_lock(session, "finalise")
+        assert finalise.run_once(db) == 0, "another finaliser is at it"
+    assert [finalise.run_once(db), finalise.run_once(db)] == [1, 0]
+    assert [row.type for row in rows(owner_db, "SELECT type FROM outbox")] == ["job.finished"]
+
+
+def test_a_failing_duty_is_tried_again_and_logged_once() -> None:
+    stop = threading.Event()
+    turns = 0
+
+    def duty() -> int:
+        nonlocal turns
+        turns += 1
+        if turns == 1:
+            raise Unavailable("away")
+        if turns < 5:
+            raise ZeroDivisionError
+        stop.set()
+        return 7
+
+    counters = Counters()
+    with capture_logs() as lines:
+        keep(Duty("reap", 0.001, duty), stop, counters)
+    assert counters.snapshot() == {"reap": 7}
+    assert [line["duty"] for line in lines] == ["reap"]
+
+
+def test_leases_are_extended_for_progress_only(
+    owner_db: Database, db: Database, account: TestAccount, tmp_path: Path
+) -> None:
+    held = job_with_leases(owner_db, db, account, tmp_path)
+    run_sql(owner_db, "UPDATE chunks SET lease_until = now() + interval '1 s' WHERE state = 'leased'")
+    renewed = "SELECT id FROM chunks WHERE lease_until > now() + interval '30 s' ORDER BY id"
+    leases = Leases(db, 60)
+    for chunk in held:
+        leases.add(chunk)
+    assert leases.extend() == []
+    assert rows(db, renewed) == [], "extended a lease of a process that stands still"
+    leases.moved(held[0])
+    leases.extend()
+    assert len(rows(db, renewed)) == 3, "chunks wait for each other: one moving pipeline keeps them all"
+    leases.remove(held[2])
+    run_sql(owner_db, "UPDATE chunks SET fence = fence + 1 WHERE id = :id", id=held[1].id)
+    leases.moved(held[0])
+    assert [chunk.id for chunk in leases.extend()] == [held[1].id]
+
+
+def test_a_chunk_that_stands_still_beside_moving_ones_is_lost_in_the_end(
+    owner_db: Database, db: Database, account: TestAccount, tmp_path: Path
+) -> None:
+    stuck, moving, _ = job_with_leases(owner_db, db, account, tmp_path)
+    leases = Leases(db, 0.01)
+    leases.add(stuck)
+    threading.Event().wait(0.2)  # more than ten leases
+    leases.add(moving)
+    run_sql(owner_db, "UPDATE chunks SET lease_until = now() - interval '1 h' WHERE state = 'leased'")
+    leases.moved(moving)
+    leases.extend()
+    after = rows(db, "SELECT id FROM chunks WHERE state = 'leased' AND lease_until > now() - interval '1 min'")
+    assert [row.id for row in after] == [moving.id]
