@@ -122,7 +122,13 @@ def _work(screen: Console, supervisor: Supervisor, urls: list[str]) -> None:
         )
         job_id = str(accepted["id"])
         _say(screen, f"submitted as one job over HTTP: {supervisor.url}/v1/jobs/{job_id}")
-        job = live.wait(client, job_id, screen, meanwhile=supervisor.watch)
+
+        def look() -> None:
+            supervisor.watch()
+            # A role that cannot run would keep the job open for ever.
+            supervisor.give_up_on_failing()
+
+        job = live.wait(client, job_id, screen, meanwhile=look)
         seconds = time.monotonic() - started
         items = client.items(job_id, 200)
     demo_report.show(screen, job, items, seconds)

@@ -115,10 +115,7 @@ class Supervisor:
             while not client.ready():
                 self.watch()
                 if time.monotonic() > deadline:
-                    tail = "\n".join(self.home.log.read_text(errors="replace").splitlines()[-12:])
-                    raise ServiceError(
-                        "not_ready", f"the API did not become ready; the end of {self.home.log}:\n{tail}"
-                    )
+                    raise ServiceError("not_ready", f"the API did not become ready; {self._log_end('api')}")
                 time.sleep(0.2)
 
     def active_models(self) -> dict[str, str]:
@@ -140,6 +137,17 @@ class Supervisor:
         for child in self._children:
             if news := child.watch(now):
                 self._say(news)
+
+    def give_up_on_failing(self, most: int = 4) -> None:
+        """ServiceError with the end of the log once a role was started again more than ``most`` times."""
+        for role, count in self.restarts.items():
+            if count > most:
+                raise ServiceError("role_failing", f"{role} ended {count} times; {self._log_end(role)}")
+
+    def _log_end(self, role: str) -> str:
+        lines = self.home.log.read_text(errors="replace").splitlines()
+        own = [line for line in lines if line.startswith(role)][-12:]
+        return "\n".join([f"the end of {self.home.log}:", *own])
 
     def stop(self) -> None:
         """Stop roles, then servers, in at most a minute; safe to call twice and half-way through `start`."""
