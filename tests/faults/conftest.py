@@ -1,0 +1,45 @@
+"""One running system for all fault tests: what a test breaks is mended before the next one starts."""
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from db import accounts
+from db.session import Database
+from tests.conftest import Services
+from tests.faults.system import Pictures, System
+from tests.hostile import HostileServer
+
+DATABASE = "faults"
+
+
+@pytest.fixture(scope="package")
+def line(services: Services, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    folder = tmp_path_factory.mktemp("faults")
+    with psycopg.connect(services.postgres.url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {DATABASE} TEMPLATE {template}")
+    url = services.postgres.url_of(DATABASE)
+    owner = Database(url)
+    with owner.transaction() as session:
+        account = accounts.create(session, "acme").id
+    pictures = Pictures()
+    with HostileServer(files=pictures.files) as server:
+        system = System(folder, url, services.valkey.url_of(200), account, server, pictures, owner)
+        system.install_models()
+        try:
+            yield system
+        finally:
+            system.close()
+            owner.dispose()
+            with psycopg.connect(services.postgres.url, autocommit=True) as connection:
+                connection.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
+
+
+@pytest.fixture
+def system(line: System, services: Services) -> System:
+    """The system, whole: servers up, one process of each role, none of them with a failpoint."""
+    services.postgres.start()
+    services.valkey.start()
+    line.mend()
+    return line

@@ -1,0 +1,158 @@
+"""Processes that die, stop and come back, at any moment: every item keeps its one outcome."""
+
+import hashlib
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.faults.system import Role, System, until
+from tests.oracle import Expected, check
+
+pytestmark = pytest.mark.faults
+
+
+def working_child(system: System, worker: Role) -> int:
+    """The prefork child that claims chunks, by its heartbeat."""
+    sql = (
+        "SELECT coalesce(max(pid), 0) FROM workers WHERE role = 'worker' AND gone_at IS NULL"
+        " AND pid = ANY(:pids) AND last_seen_at > now() - interval '2 seconds'"
+    )
+    until(lambda: system.count(sql, pids=worker.children()) > 0, 60, "a worker's child to beat")
+    return system.count(sql, pids=worker.children())
+
+
+def test_nothing_breaks(system: System) -> None:
+    """The harness itself: outcomes of every kind, with all processes well."""
+    job = system.submit(40, extra=[("status/404", Expected("http_404")), ("html", Expected("not_an_image"))])
+    system.settle(job)
+
+
+def test_worker_killed_in_the_middle_of_a_chunk(system: System) -> None:
+    worker = system.role("worker")
+    child = working_child(system, worker)
+    job = system.submit(120)
+    system.catch([child], "infer")
+    worker.kill()
+    assert system.leased("infer") > 0
+    system.start("worker")
+    system.settle(job)
+
+
+def test_only_the_prefork_child_killed(system: System) -> None:
+    worker = system.role("worker")
+    child = working_child(system, worker)
+    job = system.submit(120)
+    system.catch([child], "infer")
+    os.kill(child, signal.SIGKILL)
+    system.settle(job)
+    assert worker.process.poll() is None, "the worker's parent must survive its child"
+
+
+def test_crawler_killed_in_the_middle_of_a_chunk(system: System) -> None:
+    crawler = system.role("crawler")
+    job = system.submit(120)
+    system.catch([crawler.pid], "ingest")
+    crawler.kill()
+    assert system.leased("ingest") > 0
+    system.start("crawler")
+    system.settle(job)
+
+
+def test_a_stopped_crawler_that_comes_back_writes_nothing(system: System) -> None:
+    zombie = system.role("crawler")
+    job = system.submit(80)
+    system.catch([zombie.pid], "ingest")
+    held = system.leased("ingest")
+    system.start("crawler")
+    system.settle(job)
+    zombie.signal(signal.SIGCONT)
+    until(
+        lambda: zombie.log.read_text().count("no longer ours") + zombie.log.read_text().count("lease lost") >= held,
+        20,
+        "the zombie to notice that its chunks are gone",
+    )
+    check(system.owner, system.accepted)
+
+
+def test_a_stopped_worker_that_comes_back_writes_nothing(system: System) -> None:
+    worker = system.role("worker")
+    zombie = working_child(system, worker)
+    job = system.submit(80)
+    system.catch([zombie], "infer")
+    system.start("worker")
+    system.settle(job)
+    os.kill(zombie, signal.SIGCONT)
+    until(lambda: "no longer ours" in worker.log.read_text(), 20, "the zombie to notice that its chunk is gone")
+    check(system.owner, system.accepted)
+
+
+def test_sigterm_ends_gracefully_and_costs_no_attempt(system: System) -> None:
+    job = system.submit(200)
+    until(lambda: system.outcomes(job) > 0, 60, "the first outcomes")
+    for name in ("crawler", "worker", "maintenance"):
+        role = system.role(name)
+        role.signal(signal.SIGTERM)
+        assert role.process.wait(30) == 0, role.log.read_text()[-2000:]
+    assert system.leased("ingest") + system.leased("infer") == 0
+    system.mend()
+    system.settle(job)
+    attempts = system.count("SELECT max(attempts) FROM chunks WHERE job_id = :job", job=job)
+    assert attempts == 1, "a graceful stop must give the attempt back"
+
+
+@pytest.mark.parametrize(
+    "point", ["after_claim", "after_fetch", "after_blob_put", "before_ingest_commit", "after_ingest_commit"]
+)
+def test_crawler_dies_at(system: System, point: str, tmp_path: Path) -> None:
+    marker = tmp_path / point
+    system.end(system.role("crawler"))
+    doomed = system.start("crawler", TAGMILL_FAILPOINTS=f"{point}={marker}")
+    job = system.submit(24)
+    assert doomed.process.wait(60) == -signal.SIGKILL
+    assert marker.exists()
+    system.start("crawler")
+    system.settle(job)
+
+
+def test_worker_dies_at_every_failpoint(system: System, tmp_path: Path) -> None:
+    """One after the other, in one worker: its parent replaces the child each time."""
+    points = ["infer_after_claim", "before_infer_commit", "after_infer_commit"]
+    markers = [tmp_path / point for point in points]
+    system.end(system.role("worker"))
+    system.start("worker", TAGMILL_FAILPOINTS=",".join(f"{p}={m}" for p, m in zip(points, markers, strict=True)))
+    job = system.submit(48)
+    system.settle(job, 90)
+    assert [marker.name for marker in markers if not marker.exists()] == []
+
+
+def test_maintenance_dies_while_it_ends_a_job(system: System, tmp_path: Path) -> None:
+    marker = tmp_path / "finish"
+    system.end(system.role("maintenance"))
+    doomed = system.start("maintenance", TAGMILL_FAILPOINTS=f"before_finish_job={marker}")
+    job = system.submit(16)
+    assert doomed.process.wait(60) == -signal.SIGKILL
+    assert marker.exists()
+    system.start("maintenance")
+    system.settle(job)
+
+
+def test_three_maintenance_processes_at_once(system: System) -> None:
+    system.start("maintenance")
+    system.start("maintenance")
+    submitted = [system.submit(16) for _ in range(4)]
+    for job in submitted:
+        system.settle(job)
+
+
+def test_a_poison_picture_costs_one_item(system: System) -> None:
+    """It kills its process each time; the others of its chunk, and of chunks beside it, are done."""
+    (name, _), *_ = system.pictures.more(1)
+    poison = hashlib.sha256(system.pictures.files[name]).hexdigest()
+    system.end(system.role("worker"))
+    system.start("worker", TAGMILL_FAILPOINTS=f"on_image=sha:{poison}")
+    job = system.submit(15, extra=[(name, Expected("poison"))], chunk_size=4)
+    system.settle(job, 120)
+    claims = system.count("SELECT max(attempts) FROM chunks WHERE job_id = :job AND stage = 'infer'", job=job)
+    assert claims <= 3
