@@ -78,3 +78,14 @@ def test_variables_in_the_documentation_exist() -> None:
         if name not in known
     ]
     assert not wrong
+
+
+def test_files_that_the_documentation_names_exist() -> None:
+    named = re.compile(r"`((?:api|db|ml|worker|migrations|tests|docs)/[\w./-]*\w)/?`")
+    wrong = [
+        f"{page.relative_to(ROOT)}: {name}"
+        for page in pages()
+        for name in named.findall(page.read_text(encoding="utf-8"))
+        if not (ROOT / name).exists() and not (ROOT / f"{name.rpartition('.')[0]}.py").exists()
+    ]
+    assert not wrong
