@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from uuid import UUID
 
-from flask import Response
+from flask import Response, request
 
 from api.answers import json_bytes
 from api.jobs import job_out, routes
@@ -27,12 +27,11 @@ def follow(call: Call, job_id: UUID) -> Response:
     """`progress` with the same JSON as the job, whenever it changes; `finished` when every item has its outcome, then
     the stream ends. It also ends after some minutes: clients reconnect, as browsers do by themselves."""
     first = _look(call, job_id)
+    headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    if request.method == "HEAD":
+        return Response(headers=headers)  # a response to HEAD is never closed, and would keep its seat
     call.house.seats.take()
-    response = Response(
-        _stream(call, job_id, first),
-        content_type="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-    )
+    response = Response(_stream(call, job_id, first), headers=headers)
     # On close, not at the generator's end: one that was never started has no end.
     response.call_on_close(call.house.seats.leave)
     return response

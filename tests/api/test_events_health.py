@@ -71,6 +71,8 @@ def test_streams_are_counted_and_given_back(make_app: Make, account: TestAccount
     assert (answer.status_code, answer.json["code"], "Retry-After" in answer.headers) == (503, "too_many_streams", True)
     for stream in held:
         stream.close()
+    for _ in range(5):
+        assert client.head(f"/v1/jobs/{job}/events").status_code == 200
     assert client.get(f"/v1/jobs/{job}/events", buffered=False).status_code == 200
 
 

@@ -2,7 +2,10 @@
 
 import http.client
 import json
+import os
+import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,3 +148,16 @@ def test_multipart_and_zip_files_stream_through(server: Server, account: TestAcc
     assert (answer.status, json.loads(answer.read())["total"]) == (202, 1)
     (blob,) = (path for path in (tmp_path / "blobs" / "raw").rglob("*") if path.is_file())
     assert blob.read_bytes() == content
+
+
+def test_a_killed_server_leaves_no_job_and_no_scratch_file(
+    server: Server, account: TestAccount, owner_db: Database, tmp_path: Path
+) -> None:
+    scratch = tmp_path / "blobs" / "tmp"
+    with raw(server, account, "Content-Length: 3000000", b'{"url": "http://a/"}\n' * 100_000):
+        until = time.monotonic() + 20
+        while not scratch.exists() and time.monotonic() < until:
+            time.sleep(0.02)
+        os.killpg(server.pid, signal.SIGKILL)
+    assert count(owner_db, "jobs") == 0
+    assert list(scratch.iterdir()) == []
