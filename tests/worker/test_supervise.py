@@ -1,0 +1,53 @@
+"""The supervisor's smaller decisions; the whole of it is tested by running it, in test_up."""
+
+from pathlib import Path
+
+import pytest
+
+from worker import roles
+from worker.home import Home
+from worker.service import ServiceError, free_port
+from worker.supervise import Supervisor, with_login
+
+
+def test_another_login_for_the_same_database() -> None:
+    assert with_login("postgresql://a:b@h:5/d?sslmode=require", "r", "p") == "postgresql://r:p@h:5/d?sslmode=require"
+    assert with_login("postgresql://h/d", "r", "p") == "postgresql://r:p@h/d"
+
+
+def test_a_role_that_cannot_run_is_given_up_with_its_own_log_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = Supervisor(Home(tmp_path), listen=roles.Listen(port=free_port()))
+    supervisor.home.log.write_text("worker      │ no module named x\ncrawler     │ all is well\n")
+    monkeypatch.setattr(Supervisor, "restarts", {"worker": 4, "crawler": 0})
+    supervisor.give_up_on_failing()
+    monkeypatch.setattr(Supervisor, "restarts", {"worker": 5, "crawler": 0})
+    with pytest.raises(ServiceError, match="no module named x") as caught:
+        supervisor.give_up_on_failing()
+    assert caught.value.code == "role_failing"
+    assert "all is well" not in str(caught.value)
+
+
+def test_a_taken_port_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        supervisor = Supervisor(Home(tmp_path), listen=roles.Listen(port=holder.getsockname()[1]))
+        with pytest.raises(ServiceError, match="--port") as caught:
+            supervisor.start()
+    assert caught.value.code == "port_taken"
+    assert not (tmp_path / "postgres").exists()
+    assert Home(tmp_path).running() is None
+
+
+def test_role_commands_are_what_was_measured_to_be_safe() -> None:
+    api = roles.command("api", roles.Listen("0.0.0.0", 9, 3, 7))
+    assert "--no-control-socket" in api
+    assert "--preload" not in api
+    assert api[api.index("--worker-class") + 1] == "gthread"
+    assert api[api.index("--bind") + 1] == "0.0.0.0:9"
+    with pytest.raises(ValueError, match="unknown role"):
+        roles.command("cook")
