@@ -73,13 +73,15 @@ class Inference:
         """Work until nothing is ready, the time budget ends or `stop` is set; the hinted chunk first."""
         self._deadline = time.monotonic() + self.settings.infer_budget_s
         self._drained = Drained()
-        with LeaseKeeper(self.leases):
-            work = self.claim(hint)
-            while work is not None:
-                if self.stop.is_set():
-                    self.give_back(work)
-                    break
-                work = Stream(self).run(work) or self.claim()
+        try:
+            with LeaseKeeper(self.leases):
+                work = self.claim(hint)
+                while work is not None and not self.stop.is_set():
+                    work = Stream(self).run(work) or self.claim()
+            if work is not None:
+                self.give_back(work)
+        finally:
+            self.leases.clear()  # after a fault: what was in hand must not be extended with later work
         if self._drained.chunks or self._drained.lost:
             times = {name: value for name, value in self.counters.snapshot().items() if name.endswith("_s")}
             self._log.info("drained", **vars(self._drained), since_start=times)

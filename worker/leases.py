@@ -57,6 +57,11 @@ class Leases:
         with self._lock:
             self._held.pop((chunk.id, chunk.fence), None)
 
+    def clear(self) -> None:
+        """Everything was given up."""
+        with self._lock:
+            self._held.clear()
+
     def moved(self, chunk: Chunk) -> None:
         """Work on this chunk went on."""
         with self._lock:

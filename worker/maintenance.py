@@ -14,10 +14,11 @@ from types import FrameType
 from db import buckets, hosts, idempotency, locks, workers
 from db.errors import DbError
 from db.session import Database
-from worker import finalise, log, reap, wiring
+from worker import finalise, log, wiring
 from worker.dispatch import Dispatcher
 from worker.heartbeat import Counters, Heartbeat
 from worker.log import Throttle
+from worker.reap import Reaper
 from worker.settings import WorkerSettings
 
 
@@ -33,8 +34,12 @@ class Duty:
 def duties(settings: WorkerSettings, database: Database, dispatcher: Dispatcher) -> list[Duty]:
     """What this process does, and how often."""
 
+    # Twice what a live owner may need: a beat, or a third of a lease to extend it.
+    grace_s = max(2 * settings.heartbeat_s, settings.lease_s * 2 / 3)
+    reaper = Reaper(database, stale_s=settings.stale_s, grace_s=grace_s)
+
     def reap_once() -> int:
-        reaped = reap.run_once(database, stale_s=settings.stale_s)
+        reaped = reaper.run_once()
         return reaped.released + reaped.split + reaped.poisoned
 
     def tidy() -> int:

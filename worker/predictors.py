@@ -5,13 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from db import registry
-from db.errors import NotFound
+from db.errors import NotFound, Unavailable
 from db.session import Database
 from ml import artifact
 from ml.errors import ModelError
 from ml.predictor import Predictor
 from worker.log import get
 from worker.settings import WorkerSettings
+
+# Of torch and of the device come RuntimeError (CUDA's errors among them), ValueError, ImportError and MemoryError.
+_DOES_NOT_LOAD = (ModelError, NotFound, OSError, RuntimeError, ValueError, ImportError, MemoryError)
 
 
 class ModelUnavailable(Exception):
@@ -59,7 +62,9 @@ class Predictors:
                 batch_size=self._settings.batch_size,
                 threads=self._settings.threads,
             )
-        except (ModelError, NotFound, OSError, RuntimeError, ValueError) as error:
+        except Unavailable as error:
+            raise ModelUnavailable(refs, 1.0) from error
+        except _DOES_NOT_LOAD as error:
             pause = min(pause * 2, self.MAX_PAUSE_S)
             self._paused[refs] = (now + pause, pause)
             code = getattr(error, "code", "model_unavailable")

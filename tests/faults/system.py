@@ -217,8 +217,8 @@ class System:
         """Items of the job that have their outcome."""
         return self.count("SELECT count(*) FROM results WHERE job_id = :job", job=job)
 
-    def settle(self, job: UUID, timeout: float = 60) -> None:
-        """Until the job has ended; then the oracle looks at everything that was ever submitted."""
-        sql = "SELECT count(*) FROM jobs WHERE id = :job AND settled_at IS NOT NULL"
-        until(lambda: self.count(sql, job=job) == 1, timeout, f"job {job} to end")
+    def settle(self, *submitted: UUID, timeout: float = 60) -> None:
+        """Until these jobs have ended; then the oracle looks at everything that was ever submitted."""
+        sql = "SELECT count(*) FROM jobs WHERE id = ANY(:jobs) AND settled_at IS NOT NULL"
+        until(lambda: self.count(sql, jobs=list(submitted)) == len(submitted), timeout, "the jobs to end")
         check(self.owner, self.accepted)

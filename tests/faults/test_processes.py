@@ -123,7 +123,7 @@ def test_worker_dies_at_every_failpoint(system: System, tmp_path: Path) -> None:
     system.end(system.role("worker"))
     system.start("worker", TAGMILL_FAILPOINTS=",".join(f"{p}={m}" for p, m in zip(points, markers, strict=True)))
     job = system.submit(48)
-    system.settle(job, 90)
+    system.settle(job, timeout=90)
     assert [marker.name for marker in markers if not marker.exists()] == []
 
 
@@ -142,8 +142,7 @@ def test_three_maintenance_processes_at_once(system: System) -> None:
     system.start("maintenance")
     system.start("maintenance")
     submitted = [system.submit(16) for _ in range(4)]
-    for job in submitted:
-        system.settle(job)
+    system.settle(*submitted)
 
 
 def test_a_poison_picture_costs_one_item(system: System) -> None:
@@ -153,6 +152,6 @@ def test_a_poison_picture_costs_one_item(system: System) -> None:
     system.end(system.role("worker"))
     system.start("worker", TAGMILL_FAILPOINTS=f"on_image=sha:{poison}")
     job = system.submit(15, extra=[(name, Expected("poison"))], chunk_size=4)
-    system.settle(job, 120)
+    system.settle(job, timeout=120)
     claims = system.count("SELECT max(attempts) FROM chunks WHERE job_id = :job AND stage = 'infer'", job=job)
     assert claims <= 3

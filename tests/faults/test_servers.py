@@ -42,7 +42,7 @@ def test_valkey_stops_and_comes_back(system: System, services: Services) -> None
     lines = maintenance.log.read_text().count("broker away") - said
     assert lines <= 1 + (time.monotonic() - started) / 10
     services.valkey.start()
-    system.settle(job, 90)
+    system.settle(job, timeout=90)
 
 
 def test_postgres_is_killed_under_load(system: System, services: Services) -> None:
@@ -54,7 +54,7 @@ def test_postgres_is_killed_under_load(system: System, services: Services) -> No
     time.sleep(1)
     services.postgres.start()
     assert system.outcomes(job) < 300, "it was not killed under load"
-    system.settle(job, 90)
+    system.settle(job, timeout=90)
     assert {role.name: role.pid for role in system.roles if role.process.poll() is None} == pids
 
 
@@ -68,7 +68,7 @@ def test_connections_are_cut_under_load(system: System, services: Services) -> N
                 " WHERE application_name LIKE 'tagmill %' AND datname = 'faults'"
             )
             time.sleep(0.1)
-    system.settle(job, 90)
+    system.settle(job, timeout=90)
 
 
 def test_bad_messages_do_no_harm(system: System) -> None:

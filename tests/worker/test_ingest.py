@@ -211,6 +211,25 @@ def test_a_full_disk_costs_no_attempt(line: Line) -> None:
     assert (chunk.state, chunk.attempts, chunk.later) == ("ready", 0, True)
 
 
+def test_a_chunk_on_its_last_chance_goes_alone(line: Line) -> None:
+    job = line.submit([f"{n}.png" for n in range(24)], chunk_size=8)
+    suspect = rows(line.database, "SELECT id FROM chunks ORDER BY id OFFSET 1 LIMIT 1")[0].id
+    run_sql(line.database, "UPDATE chunks SET attempts = 2 WHERE id = :id", id=suspect)
+    beside: list[int] = []
+
+    class Looking(LocalBlobs):
+        def put(self, key: str, data: bytes, *, durable: bool = True) -> None:
+            leased = [row.id for row in rows(line.database, "SELECT id FROM chunks WHERE state = 'leased'")]
+            if suspect in leased:
+                beside.append(len(leased))
+            super().put(key, data, durable=durable)
+
+    line.crawl(Looking(line.folder / "blobs"))
+    assert line.outcomes(job) == [None] * 24
+    assert beside
+    assert set(beside) == {1}
+
+
 def test_fetched_pictures_wait_in_bounded_number(line: Line) -> None:
     """A fast network and a slow sandbox must not fill the memory."""
     job = line.submit([f"{n}.png" for n in range(30)], chunk_size=32)

@@ -3,19 +3,23 @@
 import threading
 from pathlib import Path
 
+import pytest
+from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from db import chunks, locks, workers
 from db.blobs import LocalBlobs
 from db.errors import Unavailable
 from db.ids import uuid7
+from db.rescue import Reaped
 from db.session import Database
 from tests.conftest import TestAccount
 from tests.worker.line import ingested, jpeg, rows, run_sql
-from worker import finalise, reap
+from worker import finalise
 from worker.heartbeat import Counters, Heartbeat
 from worker.leases import Leases
 from worker.maintenance import Duty, keep
+from worker.reap import Reaper
 
 
 def job_with_leases(owner_db: Database, db: Database, account: TestAccount, folder: Path) -> list[chunks.Chunk]:
@@ -27,6 +31,11 @@ def job_with_leases(owner_db: Database, db: Database, account: TestAccount, fold
         return chunks.claim(session, "infer", owner, 60, 3)
 
 
+def reap(database: Database) -> Reaped:
+    """What a reaper takes back now, its grace time over."""
+    return Reaper(database, stale_s=20, grace_s=0).run_once()
+
+
 def states(database: Database) -> list[str]:
     return [row.state for row in rows(database, "SELECT state FROM chunks WHERE stage = 'infer' ORDER BY id")]
 
@@ -35,16 +44,16 @@ def test_only_lost_leases_are_taken_back(
     owner_db: Database, db: Database, account: TestAccount, tmp_path: Path
 ) -> None:
     held = job_with_leases(owner_db, db, account, tmp_path)
-    assert reap.run_once(db, stale_s=20).released == 0
+    assert reap(db).released == 0
     run_sql(owner_db, "UPDATE chunks SET lease_until = now() - interval '1 s' WHERE id = :id", id=held[1].id)
-    assert reap.run_once(db, stale_s=20).released == 1
+    assert reap(db).released == 1
     assert states(db) == ["leased", "ready", "leased"]
 
 
 def test_a_silent_owner_loses_all(owner_db: Database, db: Database, account: TestAccount, tmp_path: Path) -> None:
     job_with_leases(owner_db, db, account, tmp_path)
     run_sql(owner_db, "UPDATE workers SET last_seen_at = now() - interval '21 s'")
-    assert reap.run_once(db, stale_s=20).released == 3
+    assert reap(db).released == 3
 
 
 def test_a_process_that_says_goodbye_loses_all_at_once(
@@ -52,8 +61,8 @@ def test_a_process_that_says_goodbye_loses_all_at_once(
 ) -> None:
     held = job_with_leases(owner_db, db, account, tmp_path)
     with Heartbeat(db, "worker", every_s=60, stats=dict, id=held[0].owner):
-        assert reap.run_once(db, stale_s=20).released == 0
-    assert reap.run_once(db, stale_s=20).released == 3
+        assert reap(db).released == 0
+    assert reap(db).released == 3
 
 
 def test_one_reaper_at_a_time(owner_db: Database, db: Database, account: TestAccount, tmp_path: Path) -> None:
@@ -61,8 +70,31 @@ def test_one_reaper_at_a_time(owner_db: Database, db: Database, account: TestAcc
     run_sql(owner_db, "UPDATE chunks SET lease_until = now() - interval '1 s' WHERE state = 'leased'")
     with owner_db.transaction() as session:
         assert locks.try_lock(session, "reap")
-        assert reap.run_once(db, stale_s=20).released == 0
-    assert reap.run_once(db, stale_s=20).released == 3
+        assert reap(db).released == 0
+    assert reap(db).released == 3
+
+
+def test_after_an_outage_the_living_get_time_to_say_so(
+    owner_db: Database, db: Database, database_url: str, account: TestAccount, tmp_path: Path
+) -> None:
+    job_with_leases(owner_db, db, account, tmp_path)
+    run_sql(owner_db, "UPDATE workers SET last_seen_at = now() - interval '1 h'")
+    now = 0.0
+    impatient = Database(database_url, statement_timeout_ms=500)
+    reaper = Reaper(impatient, stale_s=20, grace_s=10, clock=lambda: now)
+    now = 9.0
+    assert reaper.run_once().released == 0, "in the grace time after its own start"
+    now = 10.0
+    with owner_db.transaction() as session:
+        # A lock that the reaper cannot wait for is an outage to it.
+        session.execute(text("LOCK TABLE chunks IN ACCESS EXCLUSIVE MODE"))
+        with pytest.raises(Unavailable):
+            reaper.run_once()
+    now = 19.0
+    assert reaper.run_once().released == 0, "in the grace time after the outage"
+    now = 20.0
+    assert reaper.run_once().released == 3
+    impatient.dispose()
 
 
 def test_jobs_are_finished_once(owner_db: Database, db: Database, account: TestAccount, tmp_path: Path) -> None:
