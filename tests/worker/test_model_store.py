@@ -26,7 +26,7 @@ NSFWJS = "nsfwjs-mobilenet_v2"
 
 @pytest.fixture(scope="module")
 def published() -> Path:
-    folder = Path(__file__).resolve().parents[3] / "shared" / "models"
+    folder = (Path(__file__).resolve().parents[3] / "shared" / "models").resolve()
     if not folder.is_dir():
         pytest.skip("../shared/models is not here: no published models to install")
     return folder
