@@ -27,6 +27,7 @@ from worker.pauses import Pauses
 from worker.politeness import HostGate, host_of
 from worker.sandbox import SandboxError
 from worker.settings import WorkerSettings
+from worker.steady import Steady
 
 T = TypeVar("T")
 DB_THREADS = 4
@@ -59,6 +60,7 @@ class Crawler:
         self._running: dict[asyncio.Task[None], Harvest] = {}
         self._alone_next = False
         self._log = log.get("crawler")
+        self._claims = Steady(self._log, "claim")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Crawl until `stop`; then end what is in hand within the grace time and hand back the rest."""
@@ -69,7 +71,10 @@ class Crawler:
         ]
         try:
             while not stop.is_set():
-                if not await self._claim():
+                claimed = False
+                with self._claims:
+                    claimed = await self._claim()
+                if not claimed:
                     await self._rest(stop)
             await self._end()
         finally:
@@ -199,18 +204,21 @@ class Crawler:
             task.cancel()
         await asyncio.gather(*unfinished, return_exceptions=True)
         for harvest in unfinished.values():
-            if harvest.outcomes or harvest.deferrals:
-                await self._record(harvest, harvest.deferred(stopped=True))
-            else:
-                await self._in_thread(partial(self._release, harvest.chunk, 0.0))
+            with Steady(self._log, "end"):  # one that fails costs the others nothing
+                if harvest.outcomes or harvest.deferrals:
+                    await self._record(harvest, harvest.deferred(stopped=True))
+                else:
+                    await self._in_thread(partial(self._release, harvest.chunk, 0.0))
 
     async def _keep_leases(self) -> None:
+        steady = Steady(self._log, "leases")
         while True:
             await asyncio.sleep(self._leases.every_s)
-            lost = {(chunk.id, chunk.fence) for chunk in await self._in_thread(self._leases.extend)}
-            for task, harvest in self._running.items():
-                if (harvest.chunk.id, harvest.chunk.fence) in lost:
-                    task.cancel()
+            with steady:
+                lost = {(chunk.id, chunk.fence) for chunk in await self._in_thread(self._leases.extend)}
+                for task, harvest in self._running.items():
+                    if (harvest.chunk.id, harvest.chunk.fence) in lost:
+                        task.cancel()
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
@@ -14,6 +15,7 @@ from db.errors import DbError
 from db.ids import uuid7
 from db.session import Database
 from worker.log import Throttle, get
+from worker.steady import Steady
 
 
 class Counters:
@@ -61,6 +63,7 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._loop, name="heartbeat", daemon=True)
         self._log = get(role)
         self._throttle = Throttle(10)
+        self._steady = Steady(self._log, "heartbeat")
 
     def __enter__(self) -> Self:
         self.start()
@@ -81,15 +84,14 @@ class Heartbeat:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=self._every_s + 5)
-        try:
-            with self._database.transaction() as session:
-                workers.gone(session, self.id)
-        except DbError:
-            return  # the missing beats say the same a little later
+        # If it cannot be said, the missing beats say the same a little later.
+        with self._steady, suppress(DbError), self._database.transaction() as session:
+            workers.gone(session, self.id)
 
     def _loop(self) -> None:
         while not self._stop.wait(self._every_s):
-            self._beat()
+            with self._steady:
+                self._beat()
 
     def _beat(self) -> None:
         try:

@@ -16,6 +16,7 @@ from db.chunks import Chunk
 from db.errors import Unavailable
 from db.session import Database
 from worker.log import get
+from worker.steady import Steady
 
 PATIENCE = 10  # leases that a chunk may live by the progress of others
 
@@ -132,5 +133,7 @@ class LeaseKeeper:
         self._thread.join()
 
     def _loop(self) -> None:
+        steady = Steady(get("lease"), "leases")
         while not self._stop.wait(self._leases.every_s):
-            self._leases.extend()
+            with steady:
+                self._leases.extend()

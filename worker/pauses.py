@@ -9,6 +9,7 @@ from db.errors import Unavailable
 from db.session import Database
 from worker.log import get
 from worker.politeness import HostGate
+from worker.steady import Steady
 
 EVERY_S = 0.5  # what a crash can forget
 
@@ -23,6 +24,7 @@ class Pauses:
         self._gate = gate
         self._in_thread = in_thread
         self._known: dict[str, float] = {}
+        self._steady = Steady(get("crawler"), "pauses")
 
     async def keep(self) -> None:
         """Save again and again, until cancelled."""
@@ -31,7 +33,11 @@ class Pauses:
             await self.save()
 
     async def save(self) -> None:
-        """Write the pauses that are new or longer than what was written."""
+        """Write the pauses that are new or longer than what was written; what fails is left to the next time."""
+        with self._steady:
+            await self._save()
+
+    async def _save(self) -> None:
         now = asyncio.get_running_loop().time()
         # Seconds from now shrink; the moment at which they end tells what is new.
         ends = {host: now + seconds for host, seconds in self._gate.deferrals().items()}

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 
 import redis
 from celery.signals import task_received
@@ -16,6 +17,7 @@ from celery.worker import state as worker_state
 from worker.app import KEY_PREFIX, QUEUE, connect
 from worker.log import get
 from worker.settings import WorkerSettings
+from worker.steady import Steady
 
 
 class Ear:
@@ -50,13 +52,13 @@ def start(settings: WorkerSettings) -> None:
 def _watch(settings: WorkerSettings, ear: Ear) -> None:
     logger = get("worker")
     pause = min(10.0, settings.deaf_after_s / 3)
+    steady = Steady(logger, "watchdog")
     while True:
         time.sleep(pause)
-        try:
-            with connect(settings.broker_url) as client:  # a fresh connection each time: an old one may be the deaf one
-                waiting: int = client.llen(KEY_PREFIX + QUEUE)
-        except redis.RedisError:
-            waiting = 0  # the broker is away for everybody: not deaf
+        waiting = 0  # with the broker away, everybody hears nothing: not deaf
+        # A fresh connection each time: an old one may be the deaf one.
+        with steady, suppress(redis.RedisError), connect(settings.broker_url) as client:
+            waiting = client.llen(KEY_PREFIX + QUEUE)
         if ear.deaf(time.monotonic(), busy=bool(worker_state.active_requests), waiting=waiting):
             logger.error("deaf: messages wait and none arrives, ending", waiting=waiting, after_s=settings.deaf_after_s)
             os.kill(os.getpid(), signal.SIGKILL)
