@@ -236,7 +236,9 @@ class PictureOut(BaseModel):
 
 
 class ProductOut(BaseModel):
-    """The catalog's view of one product: its newest 200 pictures, their tags combined, the most severe verdict."""
+    """The catalog's view of one product: its newest 200 pictures, their tags combined, the most severe verdict.
+
+    A picture without a verdict counts as `review` beside one that has one; `null` where none has."""
 
     product_id: str
     verdict: Verdict | None

@@ -66,6 +66,7 @@ class LocalBlobs:
                 os.fsync(file.fileno())
             key = raw_key(account_id, digest.digest())
             self._publish(Path(name), self._path(key))
+            _flush_folder(self._path(key).parent)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
@@ -118,3 +119,12 @@ class LocalBlobs:
         except FileNotFoundError:
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary.replace(target)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename in this folder survive a power cut: an upload is accepted only after that."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

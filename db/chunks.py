@@ -11,6 +11,11 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+# SQL for a job row `j`: the turn at which its first new chunk starts, the lowest that its account's lane waits at.
+TURN_NOW = """
+      coalesce((SELECT min(c.turn) FROM chunks c WHERE c.state = 'ready' AND c.stage = 'ingest'
+        AND c.account_id = j.account_id AND c.urgent = (j.lane = 'interactive')), 0)"""
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -67,8 +72,9 @@ def claim(
 ) -> list[Chunk]:
     """ready → leased, at most `limit`; the job's first claim moves it accepted → running.
 
-    Order, and nowhere else: the hinted chunk if it is still ready; then lane (interactive before bulk), then the
-    account with the fewest leases for its weight, then the job with the fewest, then the one not served for longest.
+    Order, and nowhere else: the hinted chunk if it is still ready; then the account with the fewest leases for its
+    weight, of equals the one not served for longest; within an account the interactive lane before the bulk lane, and
+    jobs of a lane in turns. Accounts come before lanes, so that nobody gets more by calling everything interactive.
     """
     parameters: dict[str, Any] = {"stage": stage, "owner": owner, "lease_s": lease_s}
     claimed: list[Chunk] = []
@@ -78,7 +84,8 @@ def claim(
         more = {**parameters, "limit": limit - len(claimed)}
         claimed += _chunks(session.execute(_CLAIM, more))
     if claimed:
-        session.execute(_SERVED, {"ids": list({chunk.job_id for chunk in claimed})})
+        session.execute(_STARTED, {"ids": list({chunk.job_id for chunk in claimed})})
+        session.execute(_SERVED, {"ids": list({chunk.account_id for chunk in claimed})})
     return claimed
 
 
@@ -161,39 +168,49 @@ _CLAIM_HINTED = text(
     """
     + _LEASE
 )
-# The lateral subquery reads at most a few index entries a job, so a deep backlog costs nothing; `rn` interleaves
-# accounts and jobs within one claim of several chunks. The spare entries are for those that others have locked.
+# Accounts with ready chunks are found by jumping through the index, and each brings its next few chunks: what a claim
+# costs grows with the accounts that compete, not with jobs or chunks. `rn` lets accounts take turns within one claim;
+# the spare entries are for chunks that others have locked.
 _CLAIM = text(
     """
-    WITH busy AS (
-      SELECT job_id, account_id, count(*) AS n FROM chunks WHERE state = 'leased' GROUP BY job_id, account_id
-    ), account_busy AS (
-      SELECT account_id, sum(n) AS n FROM busy GROUP BY account_id
+    WITH RECURSIVE competing AS (
+      (SELECT account_id FROM chunks WHERE state = 'ready' AND stage = :stage ORDER BY account_id LIMIT 1)
+      UNION ALL
+      SELECT (SELECT c.account_id FROM chunks c WHERE c.state = 'ready' AND c.stage = :stage
+                AND c.account_id > competing.account_id ORDER BY c.account_id LIMIT 1)
+      FROM competing WHERE competing.account_id IS NOT NULL
+    ), busy AS (
+      SELECT account_id, count(*) AS n FROM chunks WHERE state = 'leased' GROUP BY account_id
     ), picked AS (
       SELECT c.id, c.job_id
-      FROM jobs j
-      JOIN accounts a ON a.id = j.account_id
-      LEFT JOIN busy b ON b.job_id = j.id
-      LEFT JOIN account_busy ab ON ab.account_id = j.account_id
+      FROM competing
+      JOIN accounts a ON a.id = competing.account_id
+      LEFT JOIN busy b ON b.account_id = a.id
       CROSS JOIN LATERAL (
-        SELECT r.id, row_number() OVER (ORDER BY r.id) AS rn FROM (
-          SELECT k.id FROM chunks k
-          WHERE k.job_id = j.id AND k.stage = :stage AND k.state = 'ready' AND k.not_before <= now()
-          ORDER BY k.id LIMIT :limit + 16) r
+        SELECT r.id, row_number() OVER (ORDER BY r.urgent DESC, r.turn, r.id) AS rn FROM (
+          SELECT k.id, k.urgent, k.turn FROM chunks k JOIN jobs j ON j.id = k.job_id
+          WHERE k.stage = :stage AND k.account_id = a.id AND k.state = 'ready' AND k.not_before <= now()
+            AND j.state IN ('accepted', 'running')
+          ORDER BY k.urgent DESC, k.turn, k.id LIMIT :limit + 16) r
       ) first
       JOIN chunks c ON c.id = first.id
-      WHERE j.settled_at IS NULL AND j.state IN ('accepted', 'running') AND c.state = 'ready'
-      ORDER BY j.lane = 'bulk', (coalesce(ab.n, 0) + first.rn) / a.weight::float8, coalesce(b.n, 0) + first.rn,
-        j.claimed_at NULLS FIRST, c.id
+      WHERE c.state = 'ready'
+      ORDER BY (coalesce(b.n, 0) + first.rn) / a.weight::float8, a.claimed_at NULLS FIRST, first.rn, c.id
       LIMIT :limit FOR UPDATE OF c SKIP LOCKED)
     """
     + _LEASE
 )
+_STARTED = text(
+    """
+    UPDATE jobs SET state = 'running', started_at = coalesce(started_at, now())
+    WHERE id = ANY(:ids) AND state = 'accepted'
+    """
+)
+# Best effort, for the order only: another claim that notes the same account at this moment is not waited for.
 _SERVED = text(
     """
-    UPDATE jobs SET claimed_at = now(), started_at = coalesce(started_at, now()),
-      state = CASE state WHEN 'accepted' THEN 'running' ELSE state END
-    WHERE id = ANY(:ids)
+    UPDATE accounts SET claimed_at = now() WHERE id IN (
+      SELECT id FROM accounts WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED)
     """
 )
 _EXTEND = text(
@@ -237,7 +254,7 @@ _HINTS = text(
       WHERE c.stage = 'infer' AND c.state = 'ready' AND c.not_before <= now()
         AND j.state IN ('accepted', 'running')
         AND (c.hinted_at IS NULL OR c.hinted_at < now() - make_interval(secs => :resend_s))
-      ORDER BY j.lane = 'bulk', c.id LIMIT :window FOR UPDATE OF c SKIP LOCKED)
+      ORDER BY c.id LIMIT :window FOR UPDATE OF c SKIP LOCKED)
     RETURNING id
     """
 )

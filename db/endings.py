@@ -12,8 +12,25 @@ from db.progress import progress
 
 
 def finishable(session: Session, limit: int = 100) -> list[UUID]:
-    """Jobs that wait for their end: open ones without an open chunk, and cancelled ones not yet settled."""
+    """Jobs that wait for their end: open ones without an open chunk, and cancelled ones that nobody works on."""
     return list(session.scalars(_FINISHABLE, {"limit": limit}))
+
+
+def cancel_rest(session: Session, job_id: UUID, after_seq: int = -1, limit: int = 20_000) -> int | None:
+    """Write the outcome `cancelled` for the next items of a cancelled job that were never reached.
+
+    Returns the `after_seq` for the next call, None when there is nothing (more) to do. A transaction a call: a job of
+    millions of items is never one long statement.
+    """
+    job = session.execute(_LOCK_JOB, {"id": job_id}).first()
+    if job is None or job.settled_at is not None or job.state != "cancelled":
+        return None
+    session.execute(_CLOSE_READY, {"id": job_id})
+    if session.scalar(_HAS_OPEN_CHUNK, {"id": job_id}):
+        return None
+    parameters = {"id": job_id, "after": after_seq, "limit": limit}
+    last: int | None = session.scalar(_CANCEL_SOME, parameters)
+    return last
 
 
 def finish(session: Session, job_id: UUID) -> bool:
@@ -29,7 +46,7 @@ def finish(session: Session, job_id: UUID) -> bool:
     if session.scalar(_HAS_OPEN_CHUNK, {"id": job_id}):
         return False
     if job.state == "cancelled":
-        session.execute(_CANCEL_THE_REST, {"id": job_id})
+        session.execute(_CANCEL_SOME, {"id": job_id, "after": -1, "limit": 2**31 - 1})
     session.execute(_SETTLE, {"id": job_id})
     now = progress(session, job_id)
     event = "job.cancelled" if job.state == "cancelled" else "job.finished"
@@ -42,11 +59,13 @@ def finish(session: Session, job_id: UUID) -> bool:
 # predecessor, so between the two there is never a moment without an open chunk.
 _FINISHABLE = text(
     """
-    SELECT j.id FROM jobs j WHERE j.settled_at IS NULL AND (j.state = 'cancelled' OR NOT EXISTS (
-      SELECT 1 FROM chunks c WHERE c.job_id = j.id AND c.round = j.round AND c.state <> 'done'))
+    SELECT j.id FROM jobs j WHERE j.settled_at IS NULL AND NOT EXISTS (
+      SELECT 1 FROM chunks c WHERE c.job_id = j.id AND c.state <> 'done'
+        AND (j.state <> 'cancelled' OR c.state = 'leased'))
     ORDER BY j.id LIMIT :limit
     """
 )
+_LOCK_JOB = text("SELECT id, account_id, state, round, settled_at FROM jobs WHERE id = :id FOR UPDATE")
 _HAS_OPEN_CHUNK = text("SELECT EXISTS (SELECT 1 FROM chunks WHERE job_id = :id AND state <> 'done')")
 # SKIP LOCKED: a claim that holds a chunk waits for the job row that we hold; waiting for it would be a deadlock.
 _CLOSE_READY = text(
@@ -55,16 +74,22 @@ _CLOSE_READY = text(
       SELECT id FROM chunks WHERE job_id = :id AND state = 'ready' FOR UPDATE SKIP LOCKED)
     """
 )
-_CANCEL_THE_REST = text(
+_CANCEL_SOME = text(
     """
     WITH rest AS (
-      INSERT INTO results (bucket, job_id, seq, account_id, outcome, code)
-      SELECT i.bucket, i.job_id, i.seq, i.account_id, 'cancelled', 'cancelled'
+      SELECT i.bucket, i.job_id, i.seq, i.account_id
       FROM jobs j JOIN items i ON i.bucket = j.bucket AND i.job_id = j.id
-      WHERE j.id = :id AND NOT EXISTS (
+      WHERE j.id = :id AND i.seq > :after AND NOT EXISTS (
         SELECT 1 FROM results r WHERE r.bucket = i.bucket AND r.job_id = i.job_id AND r.seq = i.seq)
-      ON CONFLICT DO NOTHING RETURNING 1)
-    UPDATE jobs SET cancelled = (SELECT count(*) FROM rest) WHERE id = :id
+      ORDER BY i.seq LIMIT :limit
+    ), added AS (
+      INSERT INTO results (bucket, job_id, seq, account_id, outcome, code)
+      SELECT bucket, job_id, seq, account_id, 'cancelled', 'cancelled' FROM rest
+      ON CONFLICT DO NOTHING RETURNING seq
+    ), counted AS (
+      UPDATE jobs SET cancelled = cancelled + (SELECT count(*) FROM added) WHERE id = :id
+    )
+    SELECT max(seq) FROM rest
     """
 )
 _SETTLE = text(

@@ -38,7 +38,7 @@ def known(session: Session, account_id: int, shas: Sequence[bytes]) -> dict[byte
 
 
 def record_images(session: Session, account_id: int, images: Sequence[ImageRecord]) -> None:
-    """Add images; those known already stay as they are."""
+    """Add images; of those known already only the working copy changes, to the one that was just made."""
     if not images:
         return
     rows = [
@@ -110,7 +110,8 @@ _ADD_IMAGES = text(
       ('x' || pdq)::bit(256), pdq_quality, colours, sharpness
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(sha256 text, work_key text, work_sha256 text, bytes int,
       width int, height int, format text, pdq text, pdq_quality smallint, colours jsonb, sharpness real)
-    ON CONFLICT DO NOTHING
+    ON CONFLICT (account_id, sha256) DO UPDATE SET work_key = excluded.work_key, work_sha256 = excluded.work_sha256
+    WHERE images.work_key <> excluded.work_key
     """
 )
 _ADD_ANALYSES = text(

@@ -1,6 +1,5 @@
 """Items with their outcomes, as clients read them: keyset pages, batches for exports, and one item by its id."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -79,20 +78,11 @@ def page(
     return [_view(row) for row in session.execute(query, parameters).mappings()]
 
 
-def batches(
-    session: Session, account_id: int, job: Job, *, after_seq: int = -1, size: int = 2000
-) -> Iterator[list[ItemView]]:
-    """The items that have their outcome, in keyset batches. A long export calls `settled_batch` with a transaction a
-    batch instead, so that it never holds the snapshot for long."""
-    while batch := settled_batch(session, account_id, job, after_seq=after_seq, size=size):
-        yield batch
-        after_seq = batch[-1].seq
-
-
 def settled_batch(
     session: Session, account_id: int, job: Job, *, after_seq: int = -1, size: int = 2000
 ) -> list[ItemView]:
-    """The next items that have their outcome, in order; empty at the end."""
+    """The next items that have their outcome, in order; empty at the end. An export calls it with a transaction a
+    batch, so that it never holds a snapshot for long."""
     parameters = {
         "account_id": account_id,
         "bucket": job.bucket,

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from db import audit, registry
 from db.bulk import copy_rows
+from db.chunks import TURN_NOW
 from db.errors import Conflict, EmptyJob, NoOpenBucket, NotFound, TooManyItems
 from db.ids import uuid7
 from db.tables import Job
@@ -76,6 +77,7 @@ def submit(
             "policy": json.dumps(policy.document if policy else {"name": "none", "version": 0, "thresholds": {}}),
         },
     )
+    session.execute(_LONG_STATEMENT)
     counter = _Counter(max_items)
     columns = (
         "bucket", "job_id", "seq", "account_id", "url", "filename", "raw_key", "client_id", "product_id", "same_as",
@@ -165,7 +167,12 @@ _INSERT_JOB = text(
 )
 _SET_TOTAL = text("UPDATE jobs SET total = :total, followers = :followers WHERE id = :id")
 _INSERT_CHUNKS = text(
-    "INSERT INTO chunks (account_id, job_id, bucket, round, stage, lo, hi)"
-    " SELECT account_id, id, bucket, round, 'ingest', lo, least(lo + :size, total)"
-    " FROM jobs, generate_series(0, total - 1, :size) AS lo WHERE id = :id"
+    f"""
+    INSERT INTO chunks (account_id, job_id, bucket, round, stage, lo, hi, urgent, turn)
+    SELECT account_id, id, bucket, round, 'ingest', lo, least(lo + :size, total), lane = 'interactive',
+      {TURN_NOW} + lo / :size
+    FROM jobs j, generate_series(0, total - 1, :size) AS lo WHERE id = :id
+    """
 )
+# A statement may take as long as its rows need: a large job's COPY is not stuck.
+_LONG_STATEMENT = text("SET LOCAL statement_timeout = '15min'")

@@ -76,6 +76,8 @@ def downgrade(url: str, revision: str) -> None:
 def _let_login(connection: Connection, role: str, password: str) -> None:
     driver = connection.connection.driver_connection
     assert driver is not None
-    statement = sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(role), sql.Literal(password))
+    # Hashed here, because servers may log the statement.
+    hashed = driver.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
+    statement = sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(role), sql.Literal(hashed))
     # Through SQLAlchemy, else its commit() sees no transaction and leaves the change to be rolled back.
     connection.exec_driver_sql(statement.as_string(driver))

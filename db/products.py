@@ -9,9 +9,12 @@ from sqlalchemy.orm import Session
 from db.errors import NotFound
 from db.ids import item_id
 from db.states import VERDICTS
+from db.urls import without_fragment
 
 MAX_PICTURES = 200
 """The newest pictures of a product that are combined."""
+MAX_ROWS = 5000
+"""The newest results of a product that are looked at, repeated analyses of the same pictures included."""
 
 
 @dataclass(frozen=True)
@@ -26,25 +29,57 @@ class ProductView:
 
 def view(session: Session, account_id: int, product_id: str) -> ProductView:
     """The product as its analysed pictures show it; NotFound when no item names it."""
-    parameters = {"account_id": account_id, "product_id": product_id, "limit": MAX_PICTURES}
-    rows = session.execute(_PICTURES, parameters).mappings().all()
+    parameters = {"account_id": account_id, "product_id": product_id, "limit": MAX_ROWS}
+    rows = session.execute(_ROWS, parameters).mappings().all()
     if not rows:
         raise NotFound("No item names this product.")
-    pictures = [
-        {
-            "item_id": item_id(row["job_id"], row["seq"]),
-            "id": row["client_id"] or item_id(row["job_id"], row["seq"]),
-            "url": row["url"],
-            "filename": row["filename"],
-            "outcome": row["outcome"],
-            "code": row["code"],
-            "sha256": None if row["sha256"] is None else bytes(row["sha256"]).hex(),
-            "verdict": (row["moderation"] or {}).get("verdict"),
-            "tags": row["tags"] or [],
-        }
-        for row in rows
-    ]
+    pictures = distinct([dict(row) for row in rows])[:MAX_PICTURES]
     return ProductView(product_id, pictures, combine(pictures), worst_verdict(pictures))
+
+
+def distinct(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One entry per distinct picture from result rows, newest first.
+
+    A source (URL or upload) shows the bytes it showed last; a failure counts only where the source never succeeded. Of
+    several analyses of the same bytes the newest tags and the newest verdict speak, each for itself: a later job that
+    asked for tags only takes no verdict away.
+    """
+    latest: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        seen = latest.setdefault(_source(row), row)
+        if seen["outcome"] != "done" and row["outcome"] == "done":
+            latest[_source(row)] = row
+    by_bytes: dict[bytes, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["outcome"] == "done":
+            by_bytes.setdefault(bytes(row["sha256"]), []).append(row)
+    shown: dict[object, dict[str, Any]] = {}
+    for source, row in latest.items():
+        same = by_bytes.get(bytes(row["sha256"]), [row]) if row["outcome"] == "done" else [row]
+        shown.setdefault(row["sha256"] if row["outcome"] == "done" else source, _picture(row, same))
+    return list(shown.values())
+
+
+def _source(row: dict[str, Any]) -> str:
+    return without_fragment(row["url"]) if row["url"] is not None else f"raw:{row['raw_key']}"
+
+
+def _picture(row: dict[str, Any], same: list[dict[str, Any]]) -> dict[str, Any]:
+    """`same`: all results of these bytes, newest first."""
+    tags: list[dict[str, Any]] = next((other["tags"] for other in same if other["tags"] is not None), [])
+    judged: dict[str, Any] = next((other["moderation"] for other in same if other["moderation"] is not None), {})
+    public_id = item_id(row["job_id"], row["seq"])
+    return {
+        "item_id": public_id,
+        "id": row["client_id"] or public_id,
+        "url": row["url"],
+        "filename": row["filename"],
+        "outcome": row["outcome"],
+        "code": row["code"],
+        "sha256": None if row["sha256"] is None else bytes(row["sha256"]).hex(),
+        "verdict": judged.get("verdict"),
+        "tags": tags,
+    }
 
 
 def combine(pictures: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -67,20 +102,19 @@ def combine(pictures: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def worst_verdict(pictures: list[dict[str, Any]]) -> str | None:
-    """The most severe verdict of the pictures; None when none has one."""
-    verdicts = [picture["verdict"] for picture in pictures if picture["verdict"] is not None]
-    return max(verdicts, key=VERDICTS.index, default=None)
+    """The most severe verdict of the pictures, where one without a verdict (it failed, or nobody asked) counts as
+    `review`; None when no picture has a verdict at all."""
+    verdicts = [picture["verdict"] for picture in pictures]
+    if not any(verdicts):
+        return None
+    return max((verdict or "review" for verdict in verdicts), key=VERDICTS.index)
 
 
-# One entry per distinct picture: the newest result of the same bytes speaks, older ones of re-submissions do not.
-_PICTURES = text(
+_ROWS = text(
     """
-    SELECT * FROM (
-      SELECT DISTINCT ON (coalesce(encode(r.sha256, 'hex'), i.url, i.raw_key))
-        i.job_id, i.seq, i.client_id, i.url, i.filename, r.outcome, r.code, r.sha256, r.tags, r.moderation
-      FROM items i LEFT JOIN results r ON r.bucket = i.bucket AND r.job_id = i.job_id AND r.seq = i.seq
-      WHERE i.account_id = :account_id AND i.product_id = :product_id
-      ORDER BY coalesce(encode(r.sha256, 'hex'), i.url, i.raw_key), i.job_id DESC, i.seq DESC
-    ) newest ORDER BY job_id DESC, seq LIMIT :limit
+    SELECT i.job_id, i.seq, i.client_id, i.url, i.filename, i.raw_key, r.outcome, r.code, r.sha256, r.tags, r.moderation
+    FROM items i LEFT JOIN results r ON r.bucket = i.bucket AND r.job_id = i.job_id AND r.seq = i.seq
+    WHERE i.account_id = :account_id AND i.product_id = :product_id
+    ORDER BY i.job_id DESC, i.seq LIMIT :limit
     """
 )

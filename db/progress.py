@@ -77,7 +77,7 @@ _SUMS = text(
       count(c.id) FILTER (WHERE c.state <> 'done') AS open_chunks,
       coalesce(sum(CASE WHEN c.stage = 'infer' THEN c.done + c.failed ELSE c.failed END)
         FILTER (WHERE c.finished_at > now() - interval '60 seconds'), 0) AS recent,
-      least(60, extract(epoch FROM now() - coalesce(j.started_at, j.created_at))) AS window_s,
+      least(60, extract(epoch FROM now() - greatest(j.started_at, min(c.created_at), j.created_at))) AS window_s,
       coalesce((SELECT jsonb_object_agg(code, n) FROM (
         SELECT e.key AS code, sum(e.value::int) AS n FROM chunks k, jsonb_each_text(k.codes) AS e
         WHERE k.job_id = j.id AND k.round = j.round AND k.codes <> '{}' GROUP BY e.key) AS by_code), '{}') AS codes

@@ -162,8 +162,8 @@ _LOCK_OURS = text(
 _FOLLOWERS = text("SELECT seq, same_as FROM items WHERE bucket = :bucket AND job_id = :job_id AND same_as = ANY(:seqs)")
 _ADD = text(
     """
-    INSERT INTO chunks (account_id, job_id, bucket, round, stage, lo, hi, seqs, not_before, deferrals)
-    SELECT account_id, job_id, bucket, round, :stage, :lo, :hi, :seqs,
+    INSERT INTO chunks (account_id, job_id, bucket, round, stage, lo, hi, seqs, urgent, turn, not_before, deferrals)
+    SELECT account_id, job_id, bucket, round, :stage, :lo, :hi, :seqs, urgent, turn,
       now() + make_interval(secs => :delay_s), :deferrals FROM chunks WHERE id = :id
     """
 )

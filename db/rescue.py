@@ -82,8 +82,9 @@ _BACK_TO_READY = text(
 )
 _ADD_HALF = text(
     """
-    INSERT INTO chunks (account_id, job_id, bucket, round, stage, lo, hi, seqs, attempts, deferrals)
-    SELECT account_id, job_id, bucket, round, stage, :lo, :hi, :seqs, :attempts, deferrals FROM chunks WHERE id = :id
+    INSERT INTO chunks (account_id, job_id, bucket, round, stage, lo, hi, seqs, urgent, turn, attempts, deferrals)
+    SELECT account_id, job_id, bucket, round, stage, :lo, :hi, :seqs, urgent, turn, :attempts, deferrals
+    FROM chunks WHERE id = :id
     """
 )
 _KEEP_HALF = text(

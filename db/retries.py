@@ -9,6 +9,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from db import audit
+from db.chunks import TURN_NOW
 from db.errors import Conflict, NotFound
 from db.tables import Job
 
@@ -25,7 +26,7 @@ def retry(
     """finished or cancelled → running, a new round with the failed items (of these codes, or all that failed).
 
     Returns how many items were put back; 0 leaves the job as it is. Items that failed before they had a working
-    copy start over; the others only repeat inference. Raises Conflict while the job is not settled.
+    copy, or lost it, start over; the others only repeat inference. Raises Conflict while the job is not settled.
     """
     job = session.scalar(select(Job).where(Job.account_id == account_id, Job.id == job_id).with_for_update())
     if job is None:
@@ -47,9 +48,13 @@ def retry(
     session.execute(_FORGET_INGESTS, {**parameters, "seqs": sorted(again)})
     session.execute(_NEW_ROUND, {"id": job_id, "settled": json.dumps(_tally(session, job))})
     for stage, seqs in (("ingest", ingest), ("infer", infer)):
-        for start in range(0, len(seqs), chunk_size):
-            part = seqs[start : start + chunk_size]
-            session.execute(_ADD_CHUNK, {"id": job_id, "stage": stage, "lo": part[0], "hi": part[-1] + 1, "seqs": part})
+        parts = [seqs[start : start + chunk_size] for start in range(0, len(seqs), chunk_size)]
+        chunks = [
+            {"id": job_id, "stage": stage, "lo": part[0], "hi": part[-1] + 1, "seqs": part, "nth": nth}
+            for nth, part in enumerate(parts)
+        ]
+        if chunks:
+            session.execute(_ADD_CHUNK, chunks)
     audit.record(session, account_id, actor, "job.retry", str(job_id), items=len(put_back))
     session.refresh(job)
     return len(put_back)
@@ -78,7 +83,7 @@ _TAKE_BACK = text(
       AND i.bucket = r.bucket AND i.job_id = r.job_id AND i.seq = r.seq
     RETURNING r.seq, i.same_as, EXISTS (
       SELECT 1 FROM ingests g WHERE g.bucket = r.bucket AND g.job_id = r.job_id AND g.seq = r.seq
-        AND g.outcome = 'done') AS ingested
+        AND g.outcome = 'done' AND r.code NOT IN ('blob_missing', 'blob_altered')) AS ingested
     """
 )
 _FORGET_INGESTS = text("DELETE FROM ingests WHERE bucket = :bucket AND job_id = :id AND seq = ANY(:seqs)")
@@ -89,9 +94,10 @@ _NEW_ROUND = text(
     """
 )
 _ADD_CHUNK = text(
-    """
-    INSERT INTO chunks (account_id, job_id, bucket, round, stage, lo, hi, seqs)
-    SELECT account_id, id, bucket, round, :stage, :lo, :hi, :seqs FROM jobs WHERE id = :id
+    f"""
+    INSERT INTO chunks (account_id, job_id, bucket, round, stage, lo, hi, seqs, urgent, turn)
+    SELECT account_id, id, bucket, round, :stage, :lo, :hi, :seqs, lane = 'interactive', {TURN_NOW} + :nth
+    FROM jobs j WHERE id = :id
     """
 )
 _COUNT_INGESTS = text("SELECT outcome, count(*) FROM ingests WHERE bucket = :bucket AND job_id = :id GROUP BY outcome")

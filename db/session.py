@@ -8,10 +8,21 @@ import psycopg
 from psycopg import Connection as PsycopgConnection
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, TimeoutError
 from sqlalchemy.orm import Session as Session  # also for annotations of callers
 
 from db.errors import Unavailable
+
+# InternalError is what Postgres says when it turned read-only (a failover, a full disk) or ended an idle transaction.
+PASSING = (
+    OperationalError,
+    InterfaceError,
+    InternalError,
+    TimeoutError,
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.InternalError,
+)
 
 API_ROLE = "tagmill_api"
 WORKER_ROLE = "tagmill_worker"
@@ -54,6 +65,7 @@ class Database:
             pool_timeout=10,
             pool_pre_ping=True,
             pool_recycle=1800,
+            hide_parameters=True,  # customers' URLs do not belong into logs
             connect_args={
                 "options": " ".join(options),
                 "application_name": application_name,
@@ -68,14 +80,15 @@ class Database:
         """A transaction that commits at the end of the block and rolls back on an exception.
 
         With `account_id`, row-level security shows that account's rows only, until the end of the transaction.
-        Raises Unavailable for what may pass by itself: a lost connection, a full pool, a statement or lock timeout.
+        Raises Unavailable for what may pass by itself: a lost connection, a full pool, a statement or lock timeout,
+        a server that is read-only for now.
         """
         try:
             with Session(self.engine, expire_on_commit=False) as session, session.begin():
                 if account_id is not None:
                     enter_account(session, account_id)
                 yield session
-        except (OperationalError, InterfaceError, TimeoutError, psycopg.OperationalError) as error:
+        except PASSING as error:
             raise Unavailable(str(error).split("\n", 1)[0]) from error
 
     def dispose(self) -> None:

@@ -31,6 +31,7 @@ class Account(Base):
     name: Mapped[str] = mapped_column(unique=True)
     weight: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[datetime]
+    claimed_at: Mapped[datetime | None]
 
 
 class ApiKey(Base):
@@ -112,13 +113,15 @@ class Job(Base):
     cancelled: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
-    claimed_at: Mapped[datetime | None]
     cancelled_at: Mapped[datetime | None]
     settled_at: Mapped[datetime | None]
 
 
 class ChunkRow(Base):
-    """The unit of lease and commit: up to 512 items of one job in one stage (`seqs`, or all of [lo, hi))."""
+    """The unit of lease and commit: up to 512 items of one job in one stage (`seqs`, or all of [lo, hi)).
+
+    `urgent` (the interactive lane) and `turn` order the chunks of one account: a job's chunks have rising turns, and
+    a new job starts at the turn that its account has come to, so that jobs take turns and none waits for ever."""
 
     __tablename__ = "chunks"
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
@@ -131,6 +134,8 @@ class ChunkRow(Base):
     lo: Mapped[int]
     hi: Mapped[int]
     seqs: Mapped[list[int] | None] = mapped_column(ARRAY(Integer))
+    urgent: Mapped[bool]
+    turn: Mapped[int] = mapped_column(BigInteger)
     not_before: Mapped[datetime]
     owner: Mapped[UUID | None]
     fence: Mapped[int]

@@ -1,5 +1,8 @@
 """What the product catalog sees: the combined view, and the SQL view behind the account's wall."""
 
+from typing import Any
+from uuid import UUID
+
 import pytest
 from sqlalchemy import text
 
@@ -51,6 +54,46 @@ def test_the_newest_result_of_a_picture_speaks(db: Database, account: TestAccoun
         view = products.view(session, account.id, "p1")
     assert [t["label"] for t in view.tags] == ["dress"]
     assert len(view.pictures) == 1
+
+
+def row(seq: int, url: str, **values: Any) -> dict[str, Any]:
+    empty = dict.fromkeys(("client_id", "filename", "raw_key", "outcome", "code", "sha256", "tags", "moderation"))
+    return {"job_id": UUID(int=9), "seq": seq, "url": url, **empty, **values}
+
+
+DONE = {"outcome": "done", "sha256": b"1" * 32}
+
+
+def test_a_later_job_for_tags_only_takes_no_verdict_away() -> None:
+    newest_first = [
+        row(1, "http://a/1", **DONE, tags=[tag("shirt", 0.8)]),
+        row(0, "http://a/1", **DONE, moderation={"verdict": "reject"}, tags=[tag("dress", 0.7)]),
+    ]
+    (picture,) = products.distinct(newest_first)
+    assert (picture["verdict"], picture["tags"][0]["label"]) == ("reject", "shirt")
+    (picture,) = products.distinct(newest_first[::-1])
+    assert (picture["verdict"], picture["tags"][0]["label"]) == ("reject", "dress")
+
+
+def test_a_failure_counts_only_where_the_source_never_succeeded() -> None:
+    done = row(0, "http://a/1#x", **DONE, moderation={"verdict": "approve"})
+    failed = row(1, "http://a/1", outcome="failed", code="http_404")
+    assert [p["outcome"] for p in products.distinct([failed, done])] == ["done"]
+    assert [p["outcome"] for p in products.distinct([done, failed])] == ["done"]
+    other = row(2, "http://a/2", outcome="failed", code="http_404")
+    pictures = products.distinct([other, done])
+    assert [p["outcome"] for p in pictures] == ["failed", "done"]
+    assert products.worst_verdict(pictures) == "review"
+
+
+def test_a_source_shows_the_bytes_it_showed_last() -> None:
+    new = row(1, "http://a/1", outcome="done", sha256=b"2" * 32, moderation={"verdict": "approve"})
+    old = row(0, "http://a/1", **DONE, moderation={"verdict": "reject"})
+    assert products.worst_verdict(products.distinct([new, old])) == "approve"
+
+
+def test_no_verdict_at_all_is_none() -> None:
+    assert products.worst_verdict(products.distinct([row(0, "http://a/1", **DONE, tags=[])])) is None
 
 
 def test_another_accounts_product_is_not_there(

@@ -1,6 +1,7 @@
 """The life of a job in Postgres, without a worker: submit, claim, record, defer, retry, cancel, rescue, finish."""
 
 import hashlib
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -253,6 +254,42 @@ def test_cancel_gives_every_open_item_an_outcome(db: Database, account: TestAcco
     assert {v.outcome for v in read(db, account, job)} == {"failed", "cancelled"}
 
 
+def test_a_large_cancelled_job_is_closed_in_small_steps(db: Database, account: TestAccount) -> None:
+    job = submit(db, account, urls(50))
+    ingest_one = claim(db, "ingest")[0]
+    with db.transaction() as session:
+        finish_ingest(session, ingest_one, [IngestOutcome(n, code="http_404") for n in ingest_one.members])
+    with db.transaction(account.id) as session:
+        jobs.cancel(session, account.id, job.id)
+    after: int | None = -1
+    steps = []
+    while after is not None:
+        with db.transaction() as session:
+            after = endings.cancel_rest(session, job.id, after, limit=20)
+        steps.append(after)
+    assert steps == [35, 49, None]
+    assert finish(db, job)
+    assert counts(db, job).outcomes == {"done": 0, "failed": 16, "cancelled": 34}
+
+
+def test_a_picture_whose_copy_was_lost_starts_over(db: Database, account: TestAccount) -> None:
+    job = submit(db, account, urls(1))
+    ingest_all(db, account)
+    (chunk,) = claim(db, "infer")
+    with db.transaction() as session:
+        finish_infer(session, chunk, [InferOutcome(0, code="blob_missing")])
+    assert finish(db, job)
+    with db.transaction(account.id) as session:
+        assert retries.retry(session, account.id, job.id) == 1
+    (again,) = claim(db, "ingest")
+    remade = replace(image(account, urls(1)[0]), work_key=work_key(account.id, b"n" * 32), work_sha256=b"n" * 32)
+    with db.transaction() as session:
+        finish_ingest(session, again, [IngestOutcome(0, remade)])
+    (chunk,) = claim(db, "infer")
+    with db.transaction() as session:
+        assert [i.work_key for i in chunks.images_of(session, chunk)] == [remade.work_key]
+
+
 def test_retry_repeats_only_what_failed_and_ends_again(db: Database, account: TestAccount) -> None:
     pictures = urls(20)
     job = submit(db, account, [*pictures, pictures[2]])
@@ -288,15 +325,53 @@ def test_retry_after_cancel_takes_up_where_it_stopped(db: Database, account: Tes
     assert counts(db, job).outcomes == {"done": 6, "failed": 0, "cancelled": 0}
 
 
-def test_claims_are_fair_and_interactive_goes_first(db: Database, owner_db: Database, account: TestAccount) -> None:
+def test_accounts_take_turns_by_weight(db: Database, owner_db: Database, account: TestAccount) -> None:
     small = make_account(owner_db, "small")
     big_job = submit(db, account, urls(200))
     small_job = submit(db, small, urls(40))
     order = [claim(db, "ingest", uuid7())[0].job_id for _ in range(4)]
-    assert set(order[:2]) == {big_job.id, small_job.id}
-    assert set(order[2:]) == {big_job.id, small_job.id}
+    assert set(order[:2]) == set(order[2:]) == {big_job.id, small_job.id}
+    with owner_db.transaction() as session:
+        session.execute(text("UPDATE accounts SET weight = 3 WHERE id = :id"), {"id": account.id})
+    assert [claim(db, "ingest", uuid7())[0].job_id for _ in range(3)] == [big_job.id] * 3
+
+
+def test_without_leases_in_the_way_the_account_not_served_for_longest_is_next(
+    db: Database, owner_db: Database, account: TestAccount
+) -> None:
+    small = make_account(owner_db, "small")
+    for owner in (account, small):
+        submit(db, owner, urls(160))
+    served = []
+    for _ in range(6):
+        (chunk,) = claim(db, "ingest")
+        served.append(chunk.account_id)
+        with db.transaction() as session:
+            finish_ingest(session, chunk, [IngestOutcome(i.seq, code="http_404") for i in chunks.items(session, chunk)])
+    assert served == served[:2] * 3
+    assert set(served) == {account.id, small.id}
+
+
+def test_within_an_account_interactive_goes_first_and_jobs_take_turns(db: Database, account: TestAccount) -> None:
+    first = submit(db, account, urls(80))
+    for _ in range(3):
+        claim(db, "ingest")
+    second = submit(db, account, urls(80))
+    order = [claim(db, "ingest")[0].job_id for _ in range(4)]
+    assert order == [first.id, second.id, first.id, second.id]
     urgent = submit(db, account, urls(1), lane="interactive")
     assert claim(db, "ingest")[0].job_id == urgent.id
+
+
+def test_calling_everything_interactive_gains_nothing_over_others(
+    db: Database, owner_db: Database, account: TestAccount
+) -> None:
+    pushy = make_account(owner_db, "pushy")
+    for _ in range(4):
+        submit(db, pushy, urls(1), lane="interactive")
+    patient = submit(db, account, urls(64))
+    jobs_served = [claim(db, "ingest", uuid7())[0].job_id for _ in range(4)]
+    assert jobs_served.count(patient.id) == 2
 
 
 def test_a_released_chunk_keeps_its_attempts(db: Database, account: TestAccount) -> None:
