@@ -26,15 +26,27 @@ def gone(session: Session, worker_id: UUID) -> None:
 
 
 def alive(session: Session, within_s: float = 30.0) -> list[dict[str, Any]]:
-    """The processes that beat lately: id, role, host, pid, started_at, last_seen_at, stats."""
+    """The processes that beat lately: id, role, host, pid, started_at, last_seen_at, up_s (since its start), stats."""
     rows = session.execute(
         text(
-            "SELECT id, role, host, pid, started_at, last_seen_at, stats FROM workers"
+            "SELECT id, role, host, pid, started_at, last_seen_at, stats,"
+            " extract(epoch FROM now() - started_at)::float AS up_s FROM workers"
             " WHERE gone_at IS NULL AND last_seen_at > now() - make_interval(secs => :within) ORDER BY role, started_at"
         ),
         {"within": within_s},
     )
     return [dict(row) for row in rows.mappings()]
+
+
+def heard(session: Session) -> dict[str, float]:
+    """Role → seconds since a process of it beat last, alive or not; one that said goodbye does not count."""
+    rows = session.execute(
+        text(
+            "SELECT role, extract(epoch FROM now() - max(last_seen_at))::float AS silent_s FROM workers"
+            " WHERE gone_at IS NULL GROUP BY role"
+        )
+    )
+    return {row.role: row.silent_s for row in rows}
 
 
 def forget(session: Session) -> None:

@@ -11,11 +11,12 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor() -> None:
-    """Check database, broker, blob store, disk, networks, models and sandbox, and say the remedy."""
+    """Check database, broker, blob store, disk, networks, models, sandbox and roles, and say the remedy."""
     from rich.console import Console
     from rich.markup import escape
 
     from worker import doctor as checks
+    from worker.findings import Finding
     from worker.home import Home
     from worker.local import place
     from worker.service import ServiceError
@@ -23,7 +24,7 @@ def doctor() -> None:
     screen = Console(highlight=False)
     broken = 0
 
-    def show(finding: checks.Finding) -> None:
+    def show(finding: Finding) -> None:
         screen.print(f"{MARKS[finding.state]} [bold]{finding.name:<18}[/] {escape(finding.found)}", soft_wrap=True)
         if finding.remedy:
             screen.print(f"  {'':<18} [cyan]→ {escape(finding.remedy)}[/]", soft_wrap=True)
@@ -35,8 +36,12 @@ def doctor() -> None:
             for finding in checks.examine(where):
                 show(finding)
                 broken += finding.state == "broken"
-    except ServiceError as error:
-        show(checks.Finding("embedded servers", "broken", str(error), "see the message above"))
+    except (ServiceError, OSError) as error:
+        # Without them nothing can be asked: the checks of this machine alone would say little.
+        theirs = "or set TAGMILL_DATABASE_URL and TAGMILL_BROKER_URL to servers of your own"
+        remedies = {"already_running": "stop it, or wait for it, and look again"}
+        remedy = remedies.get(getattr(error, "code", ""), f"mend what is said here in {home.root}, {theirs}")
+        show(Finding("own servers", "broken", str(error), remedy))
         broken += 1
     if broken:
         screen.print(f"[red]{broken} broken[/]")

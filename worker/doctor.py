@@ -1,4 +1,7 @@
-"""Checks of an installation, each with what was found and the remedy; it repairs nothing."""
+"""Checks of an installation, each with what was found and the remedy; it repairs nothing.
+
+The checks of models and of roles, which ask the database, are in `doctor_models` and `doctor_roles`.
+"""
 
 import asyncio
 import os
@@ -8,13 +11,15 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from worker import doctor_models, doctor_roles
+from worker.findings import Finding, State, first_line
 from worker.home import Home
 from worker.local import Place
 
-State = Literal["good", "warning", "broken"]
 _GIB = 1024**3
+_PAIR = "the two do not fit: pip install -c constraints.txt --force-reinstall torch torchvision"
+_SANDBOX = "the crawler cannot decode pictures: mend what is said here; its log says more"
 _TORCH = """
 import torch, torchvision
 devices = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
@@ -23,28 +28,30 @@ print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, " + ("
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One check's result. ``remedy`` is empty when all is well."""
+class Check:
+    """``remedy`` is for an error that the check itself does not know."""
 
     name: str
-    state: State
-    found: str
-    remedy: str = ""
+    run: Callable[[Place], Iterator[Finding]]
+    remedy: str
+    needs_database: bool = False
 
 
 def examine(where: Place) -> Iterator[Finding]:
-    """Run every check, one after the other; a check that fails does not stop the next."""
-    checks: list[Callable[[], Iterator[Finding]]] = [
-        lambda: database(where),
-        lambda: broker(where),
-        lambda: blob_store(where),
-        lambda: disk(where),
-        networks,
-        lambda: models(where),
-        sandbox,
-    ]
-    for check in checks:
-        yield from check()
+    """Run every check, one after the other; a check that fails, in whatever way, does not stop the next."""
+    schema: Finding | None = None
+    for check in CHECKS:
+        if check.needs_database and schema is not None and schema.state != "good":
+            yield Finding(check.name, "warning", f"not known: {schema.name} {schema.found}", schema.remedy)
+            continue
+        try:
+            for finding in check.run(where):
+                schema = finding if check.run is database else schema
+                yield finding
+        except Exception as error:  # noqa: BLE001 — top of a check: what it cannot stand is a finding too
+            finding = Finding(check.name, "broken", first_line(error), check.remedy)
+            schema = finding if check.run is database else schema
+            yield finding
 
 
 def database(where: Place) -> Iterator[Finding]:
@@ -62,7 +69,7 @@ def database(where: Place) -> Iterator[Finding]:
         finally:
             at.dispose()
     except DbError as error:
-        yield Finding(name, "broken", _first_line(error), "start Postgres, or correct TAGMILL_DATABASE_URL")
+        yield Finding(name, "broken", first_line(error), "start Postgres, or correct TAGMILL_DATABASE_URL")
         return
     if current is None:
         # Our own servers are migrated by `tagmill up`; one that an operator runs is the operator's to migrate.
@@ -88,7 +95,7 @@ def broker(where: Place) -> Iterator[Finding]:
     except BrokerRefused as error:
         yield Finding(name, "broken", str(error), "CONFIG SET maxmemory-policy noeviction")
     except redis.RedisError as error:
-        yield Finding(name, "broken", _first_line(error), "start Valkey or Redis, or correct TAGMILL_BROKER_URL")
+        yield Finding(name, "broken", first_line(error), "start Valkey or Redis, or correct TAGMILL_BROKER_URL")
     else:
         if found.get("appendonly") != "yes":
             remedy = "CONFIG SET appendonly yes (a restart forgets hints; they are sent again, later)"
@@ -109,10 +116,14 @@ def blob_store(where: Place) -> Iterator[Finding]:
         blobs.delete(key)
     except (OSError, DbError) as error:
         yield Finding(
-            name, "broken", f"{where.blob_root}: {_first_line(error)}", f"make it writable for uid {os.geteuid()}"
+            name, "broken", f"{where.blob_root}: {first_line(error)}", f"make it writable for uid {os.geteuid()}"
         )
         return
-    yield Finding(name, "good" if same else "broken", f"{where.blob_root}, written and read")
+    if same:
+        yield Finding(name, "good", f"{where.blob_root}, written and read")
+    else:
+        remedy = "look at the disk, or set TAGMILL_BLOB_ROOT to another one"
+        yield Finding(name, "broken", f"{where.blob_root} does not give back what was written", remedy)
 
 
 def disk(where: Place) -> Iterator[Finding]:
@@ -122,47 +133,17 @@ def disk(where: Place) -> Iterator[Finding]:
     yield Finding("free disk", state, f"{free:.1f} GiB", remedy)
 
 
-def networks() -> Iterator[Finding]:
+def networks(where: Place) -> Iterator[Finding]:
     """torch and torchvision are imported in another process: a broken pair may crash, and it is slow to load."""
     ran = subprocess.run([sys.executable, "-c", _TORCH], capture_output=True, text=True, check=False, timeout=300)
     if ran.returncode == 0:
         yield Finding("torch", "good", ran.stdout.strip())
         return
     last = (ran.stderr.strip().splitlines() or [f"exit code {ran.returncode}"])[-1]
-    yield Finding(
-        "torch",
-        "broken",
-        last,
-        "the two do not fit: pip install -c constraints.txt --force-reinstall torch torchvision",
-    )
+    yield Finding("torch", "broken", last, _PAIR)
 
 
-def models(where: Place) -> Iterator[Finding]:
-    from db import registry
-    from db.errors import DbError
-    from db.session import Database
-    from worker.predictors import folder
-
-    at = Database(where.database_url, pool_size=1)
-    try:
-        with at.transaction() as session:
-            active = {task: registry.active(session, task) for task in ("tags", "moderation")}
-    except DbError:
-        yield Finding("models", "warning", "not known without the database")
-        return
-    finally:
-        at.dispose()
-    for task, model in active.items():
-        if model is None:
-            yield Finding(f"model: {task}", "warning", "none is active", "tagmill models pull")
-        elif not folder(where.model_root, model.name, model.version).is_dir():
-            remedy = f"tagmill models pull {model.name}, or set TAGMILL_MODEL_ROOT"
-            yield Finding(f"model: {task}", "broken", f"{model.ref} is not in {where.model_root}", remedy)
-        else:
-            yield Finding(f"model: {task}", "good", model.ref)
-
-
-def sandbox() -> Iterator[Finding]:
+def sandbox(where: Place) -> Iterator[Finding]:
     from worker.sandbox import Normaliser, SandboxError
 
     async def walls() -> dict[str, bool]:
@@ -172,7 +153,7 @@ def sandbox() -> Iterator[Finding]:
     try:
         stand = asyncio.run(walls())
     except SandboxError as error:
-        yield Finding("sandbox", "broken", _first_line(error), "the crawler cannot decode pictures: see its log")
+        yield Finding("sandbox", "broken", first_line(error), _SANDBOX)
         return
     missing = [name.replace("_", " ") for name, there in stand.items() if not there]
     needed = [name for name in ("memory_limit", "no_network", "no_files") if not stand.get(name)]
@@ -188,6 +169,18 @@ def sandbox() -> Iterator[Finding]:
         )
 
 
+CHECKS = (
+    Check("database", database, "correct TAGMILL_DATABASE_URL: postgresql://user:password@host:port/name"),
+    Check("broker", broker, "correct TAGMILL_BROKER_URL: redis://:password@host:port/0"),
+    Check("blob store", blob_store, "correct TAGMILL_BLOB_ROOT"),
+    Check("free disk", disk, "correct TAGMILL_BLOB_ROOT"),
+    Check("torch", networks, _PAIR),
+    Check("models", doctor_models.models, "correct TAGMILL_MODEL_ROOT", needs_database=True),
+    Check("sandbox", sandbox, _SANDBOX),
+    Check("roles", doctor_roles.roles, "tagmill migrate", needs_database=True),
+)
+
+
 def home_folder(home: Home) -> Finding:
     """Where this machine's own data is, for the head of the report."""
     running = home.running()
@@ -198,10 +191,6 @@ def _existing(path: Path) -> Path:
     while not path.exists():
         path = path.parent
     return path
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _text(value: object) -> str:

@@ -16,13 +16,17 @@ from worker.home import Home
 
 @dataclass(frozen=True)
 class Place:
-    """Where things are. ``origin`` says in words which system this is."""
+    """Where things are. ``origin`` says in words which system this is.
+
+    ``runs``: whether the system does now; None where that cannot be known, because the servers are somebody else's.
+    """
 
     database_url: str
     broker_url: str
     blob_root: Path
     model_root: Path
     origin: str
+    runs: bool | None = None
 
 
 @contextmanager
@@ -37,6 +41,7 @@ def place(home: Home, *, broker: bool = False) -> Iterator[Place]:
     database_url = os.environ.get("TAGMILL_DATABASE_URL") or (running.database_url if running else "")
     broker_url = os.environ.get("TAGMILL_BROKER_URL") or (running.broker_url if running else "")
     origin = "configured" if os.environ.get("TAGMILL_DATABASE_URL") else f"running at {running.url}" if running else ""
+    runs = True if running else None
     with ExitStack() as stack:
         if not database_url or (broker and not broker_url):
             home.take()
@@ -44,10 +49,10 @@ def place(home: Home, *, broker: bool = False) -> Iterator[Place]:
             home.prepare()
         if not database_url:
             database_url = stack.enter_context(EmbeddedPostgres(home.postgres)).url
-            origin = f"embedded, in {home.root}"
+            origin, runs = f"embedded, in {home.root}", False
         if broker and not broker_url:
             broker_url = stack.enter_context(EmbeddedValkey(home.valkey)).url
-        yield Place(database_url, broker_url, blobs, models, origin)
+        yield Place(database_url, broker_url, blobs, models, origin, runs)
 
 
 def client(home: Home) -> Client:

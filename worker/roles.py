@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 ROLES = ("api", "crawler", "worker", "maintenance")
+BEATING = ROLES[1:]  # those with a heartbeat; the API is asked over HTTP
 _MODULES = {"crawler": "worker.crawler", "worker": "worker.app", "maintenance": "worker.maintenance"}
 
 
