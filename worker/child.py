@@ -21,6 +21,7 @@ from worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
     from worker.infer import Inference
+    from worker.predictors import Predictors
 
 
 class Child:
@@ -36,6 +37,7 @@ class Child:
         self._canary_at: float | None = None
         self._busy = False
         self._inference: Inference | None = None
+        self._predictors: Predictors | None = None
         self._heartbeat = Heartbeat(self._database, "worker", every_s=settings.heartbeat_s, stats=self._stats)
 
     def start(self) -> None:
@@ -69,9 +71,9 @@ class Child:
             from worker.infer import Inference
             from worker.predictors import Predictors
 
-            predictors = Predictors(self.settings, self._database, self.device)
+            self._predictors = Predictors(self.settings, self._database, self.device)
             self._inference = Inference(
-                self.settings, self._database, wiring.blobs(self.settings), predictors, self._heartbeat.id,
+                self.settings, self._database, wiring.blobs(self.settings), self._predictors, self._heartbeat.id,
                 self._counters,
             )  # fmt: skip
             self._inference.stop = self.stop
@@ -83,6 +85,8 @@ class Child:
         return {
             "device": self.device, "busy": self._busy, "canary_age_s": canary_age,
             "up_s": round(now - self._started, 1), **self._counters.snapshot(),
+            # `tagmill doctor` reads these: else only the log would say why a job waits.
+            "not_loaded": [] if self._predictors is None else self._predictors.not_loaded(),
         }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from db import registry
 from db.errors import NotFound, Unavailable
@@ -29,9 +30,12 @@ class ModelUnavailable(Exception):
 
 
 class Predictors:
-    """One predictor per set of models. Used from one thread."""
+    """One predictor per set of models. Used from one thread, but for `not_loaded`.
 
-    MAX_PAUSE_S = 600.0
+    The pause after a failure doubles, up to `LONGEST` times the setting: whoever mends a model waits no longer.
+    """
+
+    LONGEST = 4
 
     def __init__(self, settings: WorkerSettings, database: Database, device: str) -> None:
         self._settings = settings
@@ -39,7 +43,16 @@ class Predictors:
         self._device = device
         self._loaded: dict[frozenset[str], Predictor] = {}
         self._paused: dict[frozenset[str], tuple[float, float]] = {}  # refs → (until, length of the pause)
+        self._not_loaded: dict[frozenset[str], tuple[float, dict[str, Any]]] = {}  # refs → (told until, what)
         self._log = get("infer")
+
+    def not_loaded(self) -> list[dict[str, Any]]:
+        """What does not load now, for the heartbeat: {"models": [refs], "code", "reason"}. From any thread.
+
+        What nobody has asked for lately is not told: its jobs are gone, or another process has them.
+        """
+        now = time.monotonic()
+        return [entry for until, entry in list(self._not_loaded.values()) if now < until]
 
     def get(self, models: Mapping[str, str]) -> Predictor:
         """The predictor of these models ({task: "name@version"}, not empty). Raises ModelUnavailable.
@@ -49,7 +62,8 @@ class Predictors:
         refs = frozenset(models.values())
         if refs in self._loaded:
             return self._loaded[refs]
-        until, pause = self._paused.get(refs, (0.0, self._settings.model_retry_s / 2))
+        retry_s = self._settings.model_retry_s
+        until, pause = self._paused.get(refs, (0.0, retry_s / 2))
         now = time.monotonic()
         if now < until:
             raise ModelUnavailable(refs, until - now)
@@ -65,12 +79,15 @@ class Predictors:
         except Unavailable as error:
             raise ModelUnavailable(refs, 1.0) from error
         except _DOES_NOT_LOAD as error:
-            pause = min(pause * 2, self.MAX_PAUSE_S)
+            pause = min(pause * 2, retry_s * self.LONGEST)
             self._paused[refs] = (now + pause, pause)
-            code = getattr(error, "code", "model_unavailable")
-            self._log.error("model does not load", models=sorted(refs), code=code, error=str(error), retry_s=pause)
+            code, reason = getattr(error, "code", "model_unavailable"), str(error) or type(error).__name__
+            told = now + pause + retry_s * self.LONGEST
+            self._not_loaded[refs] = (told, {"models": sorted(refs), "code": code, "reason": reason})
+            self._log.error("model does not load", models=sorted(refs), code=code, error=reason, retry_s=pause)
             raise ModelUnavailable(refs, pause) from error
         self._paused.pop(refs, None)
+        self._not_loaded.pop(refs, None)
         self._loaded[refs] = predictor
         self._log.info("models loaded", models=sorted(refs), seconds=round(time.perf_counter() - started, 2))
         return predictor

@@ -92,7 +92,11 @@ class WorkerSettings(StorageSettings):
     infer_ahead: int = Field(64, ge=1, description="Decoded pictures kept ahead of the device.")
     infer_budget_s: float = Field(300, gt=0, description="Time after which an inference task hands back.")
     model_load_s: float = Field(300, gt=0, description="Longest time a model may take to load.")
-    model_retry_s: float = Field(30, gt=0, description="Pause before a model that did not load is tried again.")
+    model_retry_s: float = Field(
+        30,
+        gt=0,
+        description="Pause before a model that did not load is tried again; it doubles, up to four times this value.",
+    )
     tags_top_k: int = Field(5, ge=1, description="Most tags per picture.")
     tags_min_score: float = Field(
         0.05, ge=0, le=1, description="Least score of a tag; a model's card may ask for more."
