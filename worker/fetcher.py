@@ -17,6 +17,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
+from worker.byte_budget import Share
 from worker.errors import FetchFailure, UrlRefused, fetch_failure
 from worker.netguard import NetGuard
 from worker.optout import OPT_OUT
@@ -54,7 +55,7 @@ class FetchLimits:
 class Fetched:
     """A complete body. `sha256` is the digest (32 bytes); the validators serve a later conditional fetch."""
 
-    data: bytes
+    data: bytes | bytearray
     sha256: bytes
     final_url: str
     status: int
@@ -80,12 +81,25 @@ _DEFAULT_LIMITS: Final = FetchLimits()
 class _Trip:
     """Where a fetch stands, so that a timeout can say what it interrupted."""
 
-    __slots__ = ("began", "in_body", "url")
+    __slots__ = ("began", "in_body", "limit", "share", "url")
 
-    def __init__(self) -> None:
+    def __init__(self, limit: asyncio.Timeout, share: Share | None) -> None:
         self.url: URL | None = None
         self.began = 0.0
         self.in_body = False
+        self.limit = limit
+        self.share = share
+
+    async def room(self, size: int) -> None:
+        """Wait until `size` bytes may be held; the server's time does not run meanwhile, for it is not its fault."""
+        if self.share is None:
+            return
+        loop = asyncio.get_running_loop()
+        asked, deadline = loop.time(), self.limit.when()
+        assert deadline is not None, "the whole fetch has its time"
+        self.limit.reschedule(None)
+        await self.share.take(size)
+        self.limit.reschedule(deadline + loop.time() - asked)
 
 
 class Fetcher:
@@ -145,16 +159,22 @@ class Fetcher:
             await self._session.close()
             self._session = None
 
-    async def fetch(self, url: str, *, etag: str | None = None, last_modified: str | None = None) -> Outcome:
-        """The body behind `url`; with validators of an earlier fetch, NotModified if nothing changed."""
+    async def fetch(
+        self, url: str, *, etag: str | None = None, last_modified: str | None = None, share: Share | None = None
+    ) -> Outcome:
+        """The body behind `url`; with validators of an earlier fetch, NotModified if nothing changed.
+
+        Before a body is read, `share` takes what it may come to; it is the caller's to release, whatever comes.
+        """
         conditions: dict[str, str] = {}
         if etag:
             conditions["If-None-Match"] = etag
         if last_modified:
             conditions["If-Modified-Since"] = last_modified
-        trip = _Trip()
+        limit = asyncio.timeout(self._limits.total_s)
+        trip = _Trip(limit, share)
         try:
-            async with asyncio.timeout(self._limits.total_s):
+            async with limit:
                 return await self._follow(trip, url, conditions)
         except UrlRefused as refused:
             return fetch_failure(refused.code, refused.detail)
@@ -186,7 +206,6 @@ class Fetcher:
                     if not conditions:
                         return fetch_failure("bad_response", "304 to an unconditional request", status=304)
                     return NotModified(str(url), 304, header(response, "ETag"), header(response, "Last-Modified"))
-                trip.began, trip.in_body = loop.time(), True
                 return await self._read(trip, url, response)
             finally:
                 # Gives a connection whose answer has fully arrived back to the pool, closes any other.
@@ -195,21 +214,23 @@ class Fetcher:
 
     async def _read(self, trip: _Trip, url: URL, response: aiohttp.ClientResponse) -> Outcome:
         limits = self._limits
-        if (response.content_length or 0) > limits.max_bytes:
+        announced = response.content_length
+        if (announced or 0) > limits.max_bytes:
             return fetch_failure("too_large", f"announced as more than {limits.max_bytes} bytes")
+        await trip.room(limits.max_bytes if announced is None else announced)
         loop = asyncio.get_running_loop()
-        parts: list[bytes] = []
-        size = 0
+        trip.began, trip.in_body = loop.time(), True
+        data = bytearray()
         while part := await response.content.readany():
-            parts.append(part)
-            size += len(part)
-            if size > limits.max_bytes:
+            if len(data) + len(part) > limits.max_bytes:
                 return fetch_failure("too_large", f"more than {limits.max_bytes} bytes")
+            data += part
             elapsed = loop.time() - trip.began
             # A byte now and then re-arms every read timeout; only the average tells.
-            if elapsed > limits.min_rate_after_s and size < limits.min_rate * elapsed:
+            if elapsed > limits.min_rate_after_s and len(data) < limits.min_rate * elapsed:
                 return fetch_failure("too_slow", f"less than {limits.min_rate} bytes per second")
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        if trip.share is not None:
+            trip.share.shrink(len(data))
         problem = body_problem(data)
         if problem is not None:
             return problem

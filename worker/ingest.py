@@ -8,6 +8,7 @@ end of the chunk:        images, outcomes, follow-up chunks, `done`, in one tran
 
 import asyncio
 import hashlib
+import os
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,6 +23,7 @@ from db.errors import BlobError
 from db.images import ImageRecord
 from db.recording import Deferred, IngestOutcome
 from worker import failpoints
+from worker.byte_budget import ByteBudget, Share
 from worker.errors import Deferral, FetchFailure
 from worker.fetcher import Fetched, Fetcher, NotModified
 from worker.heartbeat import Counters, Stopwatch
@@ -83,6 +85,7 @@ class Ingest:
         self._policy = RetryPolicy(max_attempts=settings.fetch_attempts, max_deferrals=settings.max_deferrals)
         # Fetched bodies wait here for the sandbox: without it a fast network would fill the memory.
         self._in_hand = asyncio.Semaphore(settings.ingest_in_hand)
+        self._budget = ByteBudget(settings.ingest_in_hand_mb * 2**20)
         self._threads = ThreadPoolExecutor(settings.blob_threads, "blobs")
 
     def close(self) -> None:
@@ -107,10 +110,14 @@ class Ingest:
         moved()
 
     async def _item(self, chunk: Chunk, item: ChunkItem, moved: Callable[[], None]) -> IngestOutcome | Deferral:
+        share = self._budget.share(chunk.account_id)
         if item.url is None:
             async with self._in_hand:
-                return await self._upload(chunk, item)
-        fetched = await self._fetch(chunk, item.url, moved)
+                try:
+                    return await self._upload(chunk, item, share)
+                finally:
+                    share.release()
+        fetched = await self._fetch(chunk, item.url, share, moved)
         if isinstance(fetched, Deferral):
             # A busy host is only slow: its items wait for ever. A pausing one may do so a number of times.
             if fetched.code == "host_busy" or chunk.deferrals < self._policy.max_deferrals:
@@ -123,19 +130,23 @@ class Ingest:
             moved()
             return await self._keep(chunk, item.seq, fetched.data, fetched.sha256, fetched.status)
         finally:
+            share.release()
             self._in_hand.release()
 
-    async def _fetch(self, chunk: Chunk, url: str, moved: Callable[[], None]) -> Fetched | FetchFailure | Deferral:
-        """A fetched body holds a place in `_in_hand`, which the caller gives back."""
+    async def _fetch(
+        self, chunk: Chunk, url: str, share: Share, moved: Callable[[], None]
+    ) -> Fetched | FetchFailure | Deferral:
+        """A fetched body holds a place in `_in_hand` and its `share`, which the caller gives back."""
 
         async def once() -> Fetched | FetchFailure:
             await self._in_hand.acquire()
             answer: Fetched | NotModified | FetchFailure | None = None
             try:
                 with Stopwatch(self._counters, "fetch_s"):
-                    answer = await self._fetcher.fetch(url)
+                    answer = await self._fetcher.fetch(url, share=share)
             finally:
                 if not isinstance(answer, Fetched):
+                    share.release()
                     self._in_hand.release()
             assert not isinstance(answer, NotModified), "no condition was sent"
             moved()
@@ -145,17 +156,22 @@ class Ingest:
             self._gate, host_of(url), once, policy=self._policy, deferrals=chunk.deferrals, wait_s=self._wait_s
         )
 
-    async def _upload(self, chunk: Chunk, item: ChunkItem) -> IngestOutcome:
+    async def _upload(self, chunk: Chunk, item: ChunkItem, share: Share) -> IngestOutcome:
         assert item.raw_key is not None
         try:
-            data = await self._in_thread(partial(self._blobs.get, item.raw_key))
+            file = await self._in_thread(partial(self._blobs.open, item.raw_key))
+            with file:
+                await share.take(os.fstat(file.fileno()).st_size)
+                data = await self._in_thread(file.read)
         except (BlobError, OSError) as error:
             return IngestOutcome(item.seq, code="blob_missing", detail=str(getattr(error, "code", "unreadable")))
         if not data:
             return IngestOutcome(item.seq, code="empty_body")
         return await self._keep(chunk, item.seq, data, hashlib.sha256(data).digest(), None)
 
-    async def _keep(self, chunk: Chunk, seq: int, data: bytes, sha256: bytes, status: int | None) -> IngestOutcome:
+    async def _keep(
+        self, chunk: Chunk, seq: int, data: bytes | bytearray, sha256: bytes, status: int | None
+    ) -> IngestOutcome:
         """Normalise and store; `data` is the original, `sha256` its digest."""
         asked = time.perf_counter()
         made = await self._normaliser.normalise(data)

@@ -83,7 +83,7 @@ def redirect_target(url: URL, response: aiohttp.ClientResponse) -> str | FetchFa
     return str(target)
 
 
-def body_problem(data: bytes) -> FetchFailure | None:
+def body_problem(data: bytes | bytearray) -> FetchFailure | None:
     """An empty body, or one that is a page or JSON; whether other bytes are a picture only the decoder can tell."""
     if not data:
         return fetch_failure("empty_body", "no bytes")

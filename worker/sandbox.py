@@ -113,7 +113,7 @@ class Normaliser:
         """The processes now alive."""
         return [process.pid for process in self._processes if process.alive]
 
-    async def normalise(self, data: bytes) -> Normalised | NormaliseFailure:
+    async def normalise(self, data: bytes | bytearray) -> Normalised | NormaliseFailure:
         """Decode `data` in a sandboxed process. Raises SandboxError if none can be had."""
         if len(data) > self._limits.max_bytes:
             return NormaliseFailure("too_large", f"{len(data)} bytes, at most {self._limits.max_bytes}")
@@ -125,7 +125,7 @@ class Normaliser:
         answer = await self._ask(HOOK, name.encode())
         return answer if isinstance(answer, NormaliseFailure) else answer[0]["result"]
 
-    async def _ask(self, kind: bytes, payload: bytes) -> tuple[Header, bytes] | NormaliseFailure:
+    async def _ask(self, kind: bytes, payload: bytes | bytearray) -> tuple[Header, bytes] | NormaliseFailure:
         process = await self._slots.get()
         keep = False
         try:

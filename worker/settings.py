@@ -44,6 +44,11 @@ class WorkerSettings(StorageSettings):
     ingest_in_hand: int = Field(
         128, ge=1, description="Most fetched pictures a crawler holds in memory for the normaliser."
     )
+    ingest_in_hand_mb: int = Field(
+        384,
+        ge=1,
+        description="Most megabytes (2^20 bytes) of fetched pictures a crawler holds in memory. One is always let in.",
+    )
     blob_threads: int = Field(8, ge=1, description="Threads of a crawler that write to the blob store.")
     fetch_concurrency: int = Field(64, ge=1, description="Most requests in flight per crawler.")
     fetch_per_host: int = Field(4, ge=1, description="Most requests in flight per host and crawler.")

@@ -19,6 +19,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from db.codes import CODES
 from tests.hostile import CERTIFICATES, FixedResolver, HostileServer
 from tests.misbehaviour import PICTURE, png
+from worker.byte_budget import ByteBudget
 from worker.errors import TRANSIENT, FetchCode, FetchFailure
 from worker.fetcher import Fetched, Fetcher, FetchLimits, NotModified, Outcome
 from worker.netguard import NetGuard
@@ -266,6 +267,53 @@ def test_an_endless_body_and_a_bomb_cost_little_memory(server: HostileServer) ->
         tracemalloc.stop()
     # The server, in this process too, holds a few buffers of its own.
     assert peak < 12_000_000
+
+
+@pytest.mark.parametrize(
+    ("path", "taken", "left"),
+    [
+        ("photo.png", len(PHOTO), len(PHOTO)),  # as announced
+        ("chunked", LIMITS.max_bytes, len(PICTURE)),  # nothing announced: all it may come to, until it is known
+        ("huge-length", 0, 0),
+        ("status/404", 0, 0),
+    ],
+)
+def test_room_for_a_body_is_taken_before_it_is_read(server: HostileServer, path: str, taken: int, left: int) -> None:
+    async def main() -> None:
+        budget = ByteBudget(LIMITS.max_bytes)
+        async with Fetcher(guard_for(server), LIMITS) as fetcher:
+            share = budget.share()
+            sizes: list[int] = []
+            take = budget.take
+
+            async def watched(account: int, size: int) -> None:
+                sizes.append(size)
+                await take(account, size)
+
+            budget.take = watched  # type: ignore[method-assign]
+            await fetcher.fetch(server.url(path), share=share)
+        assert (sum(sizes), share.size) == (taken, left)
+        share.release()
+        assert budget.used == 0
+
+    asyncio.run(main())
+
+
+def test_a_wait_for_room_is_not_the_servers_time(server: HostileServer) -> None:
+    """The picture waits longer than the whole fetch may take."""
+
+    async def main() -> Outcome:
+        budget = ByteBudget(len(PHOTO))
+        other = budget.share()
+        await other.take(len(PHOTO))
+        quick = replace(LIMITS, total_s=0.5)
+        async with Fetcher(guard_for(server), quick) as fetcher:
+            waiting = asyncio.create_task(fetcher.fetch(server.url("photo.png"), share=budget.share()))
+            await asyncio.sleep(0.6)
+            other.release()
+            return await waiting
+
+    assert fetched(asyncio.run(main())).data == PHOTO
 
 
 def test_opt_out_can_be_switched_off(server: HostileServer) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -27,6 +28,7 @@ from worker.crawl_loop import Crawler
 from worker.errors import Deferral
 from worker.heartbeat import Counters
 from worker.ingest import Harvest, Ingest
+from worker.sandbox import Normaliser
 
 
 class Line:
@@ -237,6 +239,39 @@ def test_fetched_pictures_wait_in_bounded_number(line: Line) -> None:
     line.crawl(ingest_in_hand=2)
     assert line.outcomes(job) == [None] * 30
     assert line.server.peak["127.0.0.1"] <= 2
+
+
+def test_fetched_and_uploaded_bytes_wait_in_bounded_amount(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few large pictures fill a memory as well as many small ones."""
+    large = {f"large{n}.png": noise(n) for n in range(6)}
+    assert all(400_000 < len(data) < 2**19 for data in large.values())
+    line.server.files.update(large)  # type: ignore[attr-defined]
+    uploads = [line.blobs.put_raw(line.account_id, [noise(100 + n)], 2**20)[0] for n in range(6)]
+    job = line.submit([*large, *(NewItem(filename="a.png", raw_key=key) for key in uploads)], chunk_size=32)
+    in_hand = peak = 0
+
+    async def watched(self: Normaliser, data: bytes) -> Any:
+        nonlocal in_hand, peak
+        in_hand += len(data)
+        peak = max(peak, in_hand)
+        try:
+            return await normalise(self, data)
+        finally:
+            in_hand -= len(data)
+
+    normalise = Normaliser.normalise
+    monkeypatch.setattr(Normaliser, "normalise", watched)
+    line.crawl(ingest_in_hand_mb=1)
+    assert line.outcomes(job) == [None] * 12
+    assert 0 < peak <= 2**20
+
+
+def noise(seed: int) -> bytes:
+    """A picture that does not compress: nearly half a megabyte."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (380, 400, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
 
 
 def test_a_stop_keeps_what_is_through_and_hands_on_the_rest() -> None:
