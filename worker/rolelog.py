@@ -26,11 +26,12 @@ class RoleLog:
         if self._echo:
             sys.stderr.write(whole.decode(errors="replace"))
 
-    def follow(self, role: str, pipe: IO[bytes]) -> None:
-        """Copy a process's output until it and all its children have closed it."""
+    def follow(self, role: str, pipe: IO[bytes]) -> threading.Thread:
+        """Copy a process's output until it and all its children have closed it; the thread that does so."""
         pump = threading.Thread(target=self._pump, args=(role, pipe), name=f"log-{role}", daemon=True)
         self._pumps.append(pump)
         pump.start()
+        return pump
 
     def _pump(self, role: str, pipe: IO[bytes]) -> None:
         with pipe:

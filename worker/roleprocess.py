@@ -11,6 +11,8 @@ from worker import leashed
 from worker.rolelog import RoleLog
 
 LIVED_WELL_S = 60.0
+REFUSAL = 2  # the exit code of a role that cannot work with what it is given
+REFUSED_WITHIN_S = 30.0
 
 
 def pause_before_restart(failures: int) -> float:
@@ -19,11 +21,15 @@ def pause_before_restart(failures: int) -> float:
 
 
 class RoleProcess:
-    """A role's process group. `run` is the folder where its pid is noted for a later start's clean-up."""
+    """A role's process group. `run` is the folder where its pid is noted for a later start's clean-up.
+
+    `refused`: its first life ended at once with the exit code that says that starting it again is of no use.
+    """
 
     def __init__(self, role: str, command: list[str], environment: dict[str, str], *, log: RoleLog, run: Path) -> None:
         self.role = role
         self.restarts = 0
+        self.refused = False
         self._command = command
         self._environment = environment
         self._log = log
@@ -41,7 +47,7 @@ class RoleProcess:
     def launch(self) -> None:
         self._process = leashed.spawn(self._command, env=self._environment, output=subprocess.PIPE)
         assert self._process.stdout is not None
-        self._log.follow(self.role, self._process.stdout)
+        self._pump = self._log.follow(self.role, self._process.stdout)
         self._started = time.monotonic()
         self._note.write_text(json.dumps({"pid": self._process.pid, "command": self._command}))
 
@@ -60,12 +66,15 @@ class RoleProcess:
         if code is None:
             return None
         self._kill_group()
+        self._pump.join(timeout=2)  # so that the log has its last words
         self._process = None
+        # Only at the first start: later on, what it refuses may pass, and work is under way.
+        self.refused = code == REFUSAL and self.restarts == 0 and now - self._started < REFUSED_WITHIN_S
         self._failures = 1 if now - self._started > LIVED_WELL_S else self._failures + 1
         pause = pause_before_restart(self._failures)
         self._due = now + pause
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        return f"{self.role} {how}; starting it again in {pause:g} s (the log says more)"
+        return f"{self.role} {how}; starting it again in {pause:g} s (why: {self._log.path})"
 
     def ask_to_stop(self) -> None:
         if self.pid is not None:

@@ -1,6 +1,8 @@
 """Settings of crawlers, workers and maintenance, read from TAGMILL_* variables; they connect to nothing."""
 
+from ipaddress import ip_network
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
@@ -120,6 +122,21 @@ class WorkerSettings(StorageSettings):
         """Take `a,b` as well as a list: JSON in an environment variable is easy to get wrong."""
         if isinstance(value, str):
             return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @field_validator("allow_cidrs", "deny_cidrs")
+    @classmethod
+    def _networks(cls, value: list[str]) -> list[str]:
+        for cidr in value:
+            ip_network(cidr)
+        return value
+
+    @field_validator("broker_url")
+    @classmethod
+    def _broker(cls, value: str) -> str:
+        """The text of a fault is ours: the value may hold a password."""
+        if urlsplit(value).scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("not the URL of a broker: redis://:password@host:port/0")
         return value
 
     @model_validator(mode="after")

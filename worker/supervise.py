@@ -1,6 +1,7 @@
 """`tagmill up`: the whole system on one machine, servers and roles, until told to stop; does none of the work.
 
-start: lock the folder → end leftovers → Postgres, Valkey (unless a URL is configured) → migrate → key → roles
+start: lock the folder → check the settings → end leftovers → Postgres, Valkey (unless a URL is configured)
+       → migrate → key → roles
 watch: a role or server that ended is started again, later and later while it keeps failing
 stop:  roles (SIGTERM, then SIGKILL) → servers; if we are killed instead, the kernel ends our children
 """
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 
 from db import migrate, registry
 from db.session import API_ROLE, WORKER_ROLE, Database
-from worker import localkey, roles
+from worker import localkey, roles, settings_check
 from worker.client import Client
 from worker.embedded import EmbeddedPostgres, EmbeddedValkey
 from worker.home import Home, Running
@@ -80,6 +81,7 @@ class Supervisor:
         self.home.take()
         try:
             self.home.prepare()
+            settings_check.check(self._foreseen())
             end_leftovers(self.home.run)
             self._choose_port()
             self._log = RoleLog(self.home.log, echo=self._echo_log)
@@ -109,11 +111,12 @@ class Supervisor:
             raise
 
     def await_ready(self, timeout_s: float = 90.0) -> None:
-        """Return when the API says it can serve; ServiceError with the end of the log if it does not in time."""
+        """Return when the API says it can serve and every role runs; ServiceError if that does not come in time."""
         deadline = time.monotonic() + timeout_s
         with Client(self.url, None) as client:
-            while not client.ready():
+            while not client.ready() or len(self.pids) < len(self._children):
                 self.watch()
+                self.give_up_on_failing()
                 if time.monotonic() > deadline:
                     raise ServiceError("not_ready", f"the API did not become ready; {self._log_end('api')}")
                 time.sleep(0.2)
@@ -128,14 +131,20 @@ class Supervisor:
             database.dispose()
 
     def watch(self) -> None:
-        """Look once at every server and role and start again what ended; call it about twice a second."""
+        """Look once at every server and role and start again what ended; call it about twice a second.
+
+        ServiceError for a role that refuses what it is given, at its first start.
+        """
         now = time.monotonic()
         for service in self._services:
             if not service.running:
                 self._say(f"{service.name} ended, starting it again")
                 service.start()
         for child in self._children:
-            if news := child.watch(now):
+            news = child.watch(now)
+            if child.refused:
+                raise ServiceError("role_refused", f"{child.role} refuses to start; {self._log_end(child.role)}")
+            if news:
                 self._say(news)
 
     def give_up_on_failing(self, most: int = 4) -> None:
@@ -174,6 +183,17 @@ class Supervisor:
             self.listen = roles.Listen(self.listen.host, chosen, self.listen.workers, self.listen.threads)
         elif not is_free(self.listen.port, self.listen.host):
             raise ServiceError("port_taken", f"port {self.listen.port} is taken: choose another with --port")
+
+    def _foreseen(self) -> dict[str, str]:
+        """The roles' environment, with stand-ins for what is not known before the servers run."""
+        stand_ins = {
+            "TAGMILL_DATABASE_URL": "postgresql://127.0.0.1/tagmill",
+            "TAGMILL_BROKER_URL": "redis://127.0.0.1/0",
+            "TAGMILL_BLOB_ROOT": str(self.home.blobs),
+            "TAGMILL_MODEL_ROOT": str(self.home.models),
+        }
+        unset = {name: value for name, value in stand_ins.items() if not os.environ.get(name)}
+        return roles.environment({**unset, **self._settings})
 
     def _start_postgres(self) -> str:
         if configured := os.environ.get("TAGMILL_DATABASE_URL"):

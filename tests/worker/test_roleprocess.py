@@ -54,6 +54,33 @@ def test_a_role_that_ends_is_started_again_after_its_pause(log: RoleLog, tmp_pat
     assert "in 1 s" in (role.watch(time.monotonic()) or "")
 
 
+def test_a_role_that_refuses_at_its_first_start_is_told_from_one_that_fails(log: RoleLog, tmp_path: Path) -> None:
+    role = make("print('not with this broker'); raise SystemExit(2)", log, tmp_path)
+    role.launch()
+    until(lambda: role.pid is None)
+    now = time.monotonic()
+    assert "ended with code 2" in (role.watch(now) or "")
+    assert role.refused
+    # Its last words are in the log by the time that it is known to have ended.
+    assert "not with this broker" in log.path.read_text()
+    role.watch(now + 1)
+    until(lambda: role.pid is None)
+    role.watch(time.monotonic())
+    assert not role.refused, "that was no first start: work may be under way"
+    failing = make("raise SystemExit(1)", log, tmp_path)
+    failing.launch()
+    until(lambda: failing.pid is None)
+    failing.watch(time.monotonic())
+    assert not failing.refused
+
+
+def test_the_log_that_is_spoken_of_is_named(log: RoleLog, tmp_path: Path) -> None:
+    role = make("raise SystemExit(7)", log, tmp_path)
+    role.launch()
+    until(lambda: role.pid is None)
+    assert str(log.path) in (role.watch(time.monotonic()) or "")
+
+
 def test_a_killed_role_is_named_by_its_signal(log: RoleLog, tmp_path: Path) -> None:
     role = make("import os; os.kill(os.getpid(), 9)", log, tmp_path)
     role.launch()

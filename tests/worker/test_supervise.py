@@ -1,9 +1,14 @@
 """The supervisor's smaller decisions; the whole of it is tested by running it, in test_up."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import redis
 
+from tests.conftest import Services
+from tests.worker.test_up import clean_environment
 from worker import roles
 from worker.home import Home
 from worker.service import ServiceError, free_port
@@ -41,6 +46,56 @@ def test_a_taken_port_is_refused_before_anything_starts(tmp_path: Path) -> None:
     assert caught.value.code == "port_taken"
     assert not (tmp_path / "postgres").exists()
     assert Home(tmp_path).running() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TAGMILL_MAX_SIDE", "abc"),
+        ("TAGMILL_EXPORT_BATCH", "0"),  # the API's
+        ("TAGMILL_ALLOW_CIDRS", "10.0.0.0/8,everything"),
+        ("TAGMILL_ALLOW_PORTS", "8080,web"),
+        ("TAGMILL_BROKER_URL", "junk-with-a-secret"),
+        ("TAGMILL_DATABASE_URL", "junk-with-a-secret"),
+        ("TAGMILL_FAILPOINTS", "somewhere"),
+    ],
+)
+def test_settings_that_no_role_can_read_are_refused_before_anything_starts(
+    tmp_path: Path, name: str, value: str
+) -> None:
+    ended = up(tmp_path, **{name: value})
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(name)
+    assert ended.stderr.count(name) == 1, "of two roles that read it, one says so"
+    assert "secret" not in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "Tagmill is up" not in ended.stdout
+    assert not (tmp_path / "postgres").exists()
+
+
+def test_a_role_that_refuses_what_it_is_given_ends_the_start(
+    tmp_path: Path, services: Services, database_url: str, broker_url: str
+) -> None:
+    """A broker that may evict: the worker refuses it, and would do so for ever."""
+    with redis.Redis.from_url(broker_url) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            ended = up(tmp_path, TAGMILL_DATABASE_URL=database_url, TAGMILL_BROKER_URL=broker_url)
+        finally:
+            client.config_set("maxmemory-policy", "noeviction")
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    assert "worker refuses to start" in ended.stderr
+    assert "maxmemory-policy noeviction" in ended.stderr
+
+
+def up(home: Path, **settings: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "worker.cli", "up", "--port", "0", "--workers", "1"],
+        env=clean_environment(home, **settings),
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
 
 
 def test_role_commands_are_what_was_measured_to_be_safe() -> None:
