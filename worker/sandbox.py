@@ -2,26 +2,27 @@
 
 slot free → process there, else started → bytes in → answer out within the wall clock → slot free └
 late, dead or lying: killed, a typed failure, a fresh one next time
+dead on a picture that need not be its fault: once more, in a fresh one
 """
 
 import asyncio
 import json
 import os
-import signal
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
-from db.codes import CODES
+from worker import sandbox_answers
+from worker.sandbox_answers import OUT_OF_CPU, Normalised, NormaliseFailure, Ranges
 from worker.sandbox_frames import DONE, HOOK, PICTURE
 from worker.sandbox_process import Header, ProtocolError, SandboxError, SandboxProcess
 
 __all__ = ["NormaliseFailure", "Normalised", "Normaliser", "SandboxError", "SandboxLimits"]
 
+T = TypeVar("T")
 _ALL_FACTS: Final = ("pdq", "colours", "sharpness")
-_OUT_OF_CPU: Final = (-signal.SIGPROF, -signal.SIGXCPU)
 # After these the process is not trusted with another picture.
 _RETIRING: Final = ("decode_memory", "decoder_crashed")
 
@@ -40,29 +41,6 @@ class SandboxLimits:
     open_files: int = 32
     recycle_after: int = 500
     user: int = 65_534
-
-
-@dataclass(frozen=True)
-class Normalised:
-    """`work`: a JPEG of ours. `width`, `height`: of the upright original. Facts not asked for are None."""
-
-    work: bytes
-    width: int
-    height: int
-    format: str
-    pdq: bytes | None
-    pdq_quality: int | None
-    colours: list[dict[str, Any]] | None
-    sharpness: float | None
-    seconds: float
-
-
-@dataclass(frozen=True)
-class NormaliseFailure:
-    """Why these bytes gave no picture; `code` is one of db.codes."""
-
-    code: str
-    detail: str = ""
 
 
 class Normaliser:
@@ -87,6 +65,7 @@ class Normaliser:
             raise ValueError("hooks are for test builds")
         self.capabilities: dict[str, bool] = {}
         self._limits = limits
+        self._ranges = Ranges(limits.max_side, limits.max_pixels, limits.heif, limits.wall_s)
         self._workers = workers or os.cpu_count() or 1
         self._config = _configuration(limits, facts, short_side, quality, hooks)
         self._slots: asyncio.LifoQueue[SandboxProcess | None] = asyncio.LifoQueue()
@@ -117,36 +96,46 @@ class Normaliser:
         """Decode `data` in a sandboxed process. Raises SandboxError if none can be had."""
         if len(data) > self._limits.max_bytes:
             return NormaliseFailure("too_large", f"{len(data)} bytes, at most {self._limits.max_bytes}")
-        answer = await self._ask(PICTURE, data)
-        return answer if isinstance(answer, NormaliseFailure) else _normalised(*answer)
+        return await self._ask(PICTURE, data, self._picture)
+
+    def _picture(self, header: Header, work: bytes) -> Normalised:
+        return sandbox_answers.normalised(header, work, self._ranges)
 
     async def call_hook(self, name: str) -> Any:
         """What the hook answers inside the sandbox, or the NormaliseFailure that its process came to."""
-        answer = await self._ask(HOOK, name.encode())
-        return answer if isinstance(answer, NormaliseFailure) else answer[0]["result"]
+        return await self._ask(HOOK, name.encode(), lambda header, _: header["result"])
 
-    async def _ask(self, kind: bytes, payload: bytes | bytearray) -> tuple[Header, bytes] | NormaliseFailure:
+    async def _ask(
+        self, kind: bytes, payload: bytes | bytearray, read: Callable[[Header, bytes], T]
+    ) -> T | NormaliseFailure:
+        """What `read` makes of the answer; it raises ProtocolError for one that cannot be believed."""
         process = await self._slots.get()
         keep = False
         try:
-            if process is None or not process.alive:
-                process = await self._start()
-            async with asyncio.timeout(self._limits.wall_s):
-                outcome, header, body = await process.ask(kind, payload)
-            if outcome == DONE:
-                keep = process.asked < self._limits.recycle_after
-                return header, body
-            failure = _failure(header)
-            keep = process.asked < self._limits.recycle_after and failure.code not in _RETIRING
-            return failure
+            while True:
+                if process is None or not process.alive:
+                    process = await self._start()
+                try:
+                    async with asyncio.timeout(self._limits.wall_s):
+                        outcome, header, body = await process.ask(kind, payload)
+                    break
+                except (EOFError, ConnectionError) as error:
+                    if self._closed:
+                        raise SandboxError("the normaliser was closed") from error
+                    exit_code = await process.death()
+                    if process.asked == 1 or exit_code in OUT_OF_CPU:
+                        return sandbox_answers.post_mortem(exit_code)
+                    # It may have been killed from outside, for want of memory, or by what an earlier picture left.
+                    process.kill()
+                    process = None
+            answer = read(header, body) if outcome == DONE else sandbox_answers.failure(header)
+            spent = isinstance(answer, NormaliseFailure) and answer.code in _RETIRING
+            keep = process.asked < self._limits.recycle_after and not spent
+            return answer
         except TimeoutError:
             return NormaliseFailure("decode_timeout", f"no answer within {self._limits.wall_s:g} s")
         except ProtocolError as error:
             return NormaliseFailure("decoder_crashed", str(error))
-        except (EOFError, ConnectionError) as error:
-            if process is None or self._closed:
-                raise SandboxError("the normaliser was closed") from error
-            return _post_mortem(await process.death())
         finally:
             if process is not None and not keep:
                 process.kill()
@@ -197,45 +186,3 @@ def _configuration(
             "hooks": str(hooks) if hooks else None,
         }
     )
-
-
-def _normalised(header: Header, work: bytes) -> Normalised | NormaliseFailure:
-    """The answer as a value. Whoever took over the process may have written it: every field is looked at."""
-    try:
-        pdq = None if header.get("pdq") is None else bytes.fromhex(header["pdq"])
-        if not work.startswith(b"\xff\xd8\xff") or (pdq is not None and len(pdq) != 32):
-            raise ValueError("no working copy or no hash")
-        return Normalised(
-            work=work,
-            width=int(header["width"]),
-            height=int(header["height"]),
-            format=str(header["format"])[:8],
-            pdq=pdq,
-            pdq_quality=None if pdq is None else int(header["pdq_quality"]),
-            colours=_colours(header.get("colours")),
-            sharpness=None if header.get("sharpness") is None else float(header["sharpness"]),
-            seconds=float(header["seconds"]),
-        )
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        return NormaliseFailure("decoder_crashed", f"an answer that makes no sense: {error}"[:200])
-
-
-def _colours(answer: Any) -> list[dict[str, Any]] | None:
-    if answer is None:
-        return None
-    return [{"name": str(one["name"])[:32], "hex": str(one["hex"])[:7], "share": float(one["share"])} for one in answer]
-
-
-def _failure(header: Header) -> NormaliseFailure:
-    code, detail = header.get("code"), str(header.get("detail", ""))[:200]
-    if code not in CODES:
-        return NormaliseFailure("decoder_crashed", f"an unknown code: {detail}")
-    return NormaliseFailure(code, detail)
-
-
-def _post_mortem(exit_code: int) -> NormaliseFailure:
-    if exit_code in _OUT_OF_CPU:
-        return NormaliseFailure("decode_timeout", "the CPU time ran out")
-    if exit_code < 0:
-        return NormaliseFailure("decoder_crashed", f"the process died of {signal.Signals(-exit_code).name}")
-    return NormaliseFailure("decoder_crashed", f"the process ended with {exit_code}")

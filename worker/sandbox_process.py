@@ -94,7 +94,7 @@ class SandboxProcess:
         body = await self._answers.readexactly(body_size)
         try:
             header = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ProtocolError("a header that is no JSON") from error
         if not isinstance(header, dict):
             raise ProtocolError("a header that is no object")

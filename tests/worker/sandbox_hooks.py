@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from worker.sandbox_child import Normalising
+
 
 def _tried(action: Callable[[], Any]) -> str:
     try:
@@ -155,6 +157,21 @@ def babble() -> None:
 def lie() -> None:
     """Claim a working copy of 4 GB."""
     os.write(3, b"D" + (2).to_bytes(4, "big") + (2**32 - 1).to_bytes(4, "big") + b"{}")
+    time.sleep(60)
+
+
+def usurp() -> str:
+    """From now on every picture is answered with a lie in its facts."""
+    work = b"\xff\xd8\xff"
+    header = {"width": 1, "height": 1, "format": "PNG", "sharpness": 1e300, "seconds": 0.1}
+    Normalising.__call__ = lambda self, data: (b"D", header, work)  # type: ignore[method-assign]
+    return "ours"
+
+
+def nest() -> None:
+    """An answer whose header is nested deeper than a parser can follow."""
+    header = b"[" * 60_000
+    os.write(3, b"D" + len(header).to_bytes(4, "big") + bytes(4) + header)
     time.sleep(60)
 
 

@@ -21,6 +21,7 @@ from ml import images
 from ml.facts import facts
 from tests.ml.pictures import canonical, encoded, gap, huge_pictures, png, png_chunk, refused_files, stored_turned
 from worker.sandbox import Normalised, NormaliseFailure, Normaliser, SandboxError, SandboxLimits
+from worker.sandbox_process import SandboxProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = SandboxLimits()
@@ -327,6 +328,7 @@ def test_a_process_that_dies_between_two_pictures_is_noticed() -> None:
         ("leave", "decoder_crashed"),
         ("babble", "decoder_crashed"),
         ("lie", "decoder_crashed"),
+        ("nest", "decoder_crashed"),
         ("hang", "decode_timeout"),
         ("spin", "decode_timeout"),
         ("eat_memory", "decode_memory"),
@@ -340,11 +342,60 @@ def test_whatever_a_process_does_the_next_picture_is_fine(hook: str, code: str, 
         assert not set(before) & set(normaliser.pids)
         return failed, after, normaliser.pids
 
-    failed, after, pids = in_pool(use, SandboxLimits(wall_s=2.0), hooks=hooks)
+    failed, after, pids = in_pool(use, SandboxLimits(wall_s=2.0 if hook == "hang" else 30.0), hooks=hooks)
     assert isinstance(failed, NormaliseFailure)
     assert failed.code == code
     assert isinstance(after, Normalised)
     assert len(pids) == 1
+
+
+def test_a_process_that_lies_about_a_picture_is_replaced(hooks: Path) -> None:
+    async def use(normaliser: Normaliser) -> tuple[Any, Any, Any]:
+        taken_over = await normaliser.call_hook("usurp")
+        before = normaliser.pids
+        lie, after = await normaliser.normalise(GOOD), await normaliser.normalise(GOOD)
+        assert not set(before) & set(normaliser.pids)
+        return taken_over, lie, after
+
+    taken_over, lie, after = in_pool(use, hooks=hooks)
+    assert taken_over == "ours"
+    assert isinstance(lie, NormaliseFailure)
+    assert lie.code == "decoder_crashed"
+    assert isinstance(after, Normalised)
+
+
+def test_a_picture_is_asked_once_more_when_its_process_was_killed_from_outside(hooks: Path) -> None:
+    async def use(normaliser: Normaliser) -> Any:
+        pid = await normaliser.call_hook("pid")
+        os.kill(pid, signal.SIGSTOP)  # so that it dies with the picture in hand
+        asked = asyncio.create_task(normaliser.normalise(GOOD))
+        await asyncio.sleep(0.1)
+        os.kill(pid, signal.SIGKILL)
+        return await asked
+
+    assert isinstance(in_pool(use, hooks=hooks), Normalised)
+
+
+@pytest.mark.parametrize(("hook", "detail"), [("leave", "ended with 3"), ("segfault", "SIGSEGV")])
+def test_a_picture_that_kills_two_processes_is_at_fault(hook: str, detail: str, hooks: Path) -> None:
+    async def use(normaliser: Normaliser) -> tuple[Any, Any]:
+        await normaliser.call_hook("pid")
+        started = SandboxProcess.start
+        starts: list[int] = []
+
+        async def counted(config: str) -> SandboxProcess:
+            starts.append(1)
+            return await started(config)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(SandboxProcess, "start", counted)
+            return await normaliser.call_hook(hook), len(starts)
+
+    failed, starts = in_pool(use, hooks=hooks)
+    assert isinstance(failed, NormaliseFailure)
+    assert failed.code == "decoder_crashed"
+    assert detail in failed.detail
+    assert starts == 1
 
 
 def test_a_picture_that_needs_more_memory_than_there_is() -> None:
