@@ -34,11 +34,17 @@ class ApiSettings(StorageSettings):
     max_item_bytes: int = Field(
         default=8192, ge=256, le=65536, description="One line of NDJSON or CSV, or one item of JSON, at most."
     )
+    head_total_s: float = Field(
+        default=10.0, gt=0, description="Seconds that a request's head may take to arrive; no thread waits for it."
+    )
     body_idle_s: float = Field(
         default=30.0, gt=0, description="Seconds without a byte after which a request body is given up."
     )
     body_total_s: float = Field(
         default=900.0, gt=0, description="Seconds that a request body may take to arrive, all together."
+    )
+    send_idle_s: float = Field(
+        default=30.0, gt=0, description="Seconds without reading after which a client's answer is given up."
     )
     export_batch: int = Field(
         default=2000, ge=1, le=50_000, description="Rows that a results export reads in one short transaction."

@@ -12,7 +12,7 @@ _MODULES = {"crawler": "worker.crawler", "worker": "worker.app", "maintenance": 
 
 @dataclass(frozen=True)
 class Listen:
-    """Where the API listens and with how many processes and threads (each event stream holds a thread)."""
+    """Where the API listens and with how many processes and threads (an event stream or export holds a thread)."""
 
     host: str = "127.0.0.1"
     port: int = 8080
@@ -31,7 +31,7 @@ def command(role: str, listen: Listen | None = None) -> list[str]:
 
 def _api(listen: Listen) -> list[str]:
     options = {
-        "--worker-class": "gthread",
+        "--worker-class": "api.server.HeadFirstWorker",  # gthread, but safe from clients that dawdle
         "--workers": str(listen.workers),
         "--threads": str(listen.threads),
         "--bind": f"{listen.host}:{listen.port}",

@@ -95,8 +95,9 @@ def gunicorn(database_url: str, folder: Path, **settings: Any) -> Iterator["Serv
     given = {"database_url": database_url, "blob_root": folder / "blobs", "model_root": folder / "models"} | settings
     environment = os.environ | {f"TAGMILL_{name.upper()}": str(value) for name, value in given.items()}
     command = [
-        sys.executable, "-m", "gunicorn", "api.wsgi:app", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread",
-        "--threads", "8", "--no-control-socket", "--log-level", "warning", "--graceful-timeout", "2",
+        sys.executable, "-m", "gunicorn", "api.wsgi:app", "--bind", f"127.0.0.1:{port}", "--threads", "8",
+        "--worker-class", "api.server.HeadFirstWorker", "--no-control-socket", "--log-level", "warning",
+        "--graceful-timeout", "2",
     ]  # fmt: skip
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     try:

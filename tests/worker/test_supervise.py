@@ -102,7 +102,7 @@ def test_role_commands_are_what_was_measured_to_be_safe() -> None:
     api = roles.command("api", roles.Listen("0.0.0.0", 9, 3, 7))
     assert "--no-control-socket" in api
     assert "--preload" not in api
-    assert api[api.index("--worker-class") + 1] == "gthread"
+    assert api[api.index("--worker-class") + 1] == "api.server.HeadFirstWorker"
     assert api[api.index("--bind") + 1] == "0.0.0.0:9"
     with pytest.raises(ValueError, match="unknown role"):
         roles.command("cook")
