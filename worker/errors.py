@@ -1,5 +1,6 @@
 """What can go wrong in the worker: its errors, and failures as values; decides nothing about retries."""
 
+import socket
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -78,6 +79,15 @@ class PortRefused(AddressRefused):
     code = "blocked_port"
 
 
+class NoAnswerInTime(WorkerError, socket.gaierror):
+    """The resolver's patience ended before the name servers answered, or before it was the name's turn."""
+
+    code = "dns_failed"
+
+    def __init__(self) -> None:
+        super().__init__(socket.EAI_AGAIN, "no answer from the name servers in time")
+
+
 # Why an item is put off. host_busy is only a queue, never an outcome: it should not count against the item.
 DeferralCode = Literal["http_429", "http_5xx", "host_unavailable", "host_busy"]
 
@@ -104,6 +114,7 @@ class FetchFailure:
 
     `detail` is for people and may be stored and shown: it holds no query string, no resolved address and no
     text a server sent. `retry_after_s` is what the server asked for, in seconds; `status` its HTTP status.
+    Where `about_host` is false, only our own patience ended, and nothing is known about the host.
     """
 
     code: FetchCode
@@ -111,6 +122,7 @@ class FetchFailure:
     retryable: bool
     retry_after_s: float | None = None
     status: int | None = None
+    about_host: bool = True
 
 
 def fetch_failure(
@@ -120,10 +132,11 @@ def fetch_failure(
     retryable: bool | None = None,
     retry_after_s: float | None = None,
     status: int | None = None,
+    about_host: bool = True,
 ) -> FetchFailure:
     """A failure, `retryable` if its code is TRANSIENT unless said otherwise (a name that does not exist)."""
     transient = code in TRANSIENT if retryable is None else retryable
-    return FetchFailure(code, detail, transient, retry_after_s, status)
+    return FetchFailure(code, detail, transient, retry_after_s, status, about_host)
 
 
 @dataclass(frozen=True, slots=True)

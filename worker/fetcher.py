@@ -36,6 +36,7 @@ class FetchLimits:
     """
 
     total_s: float = 20.0
+    dns_s: float = 4.0
     connect_s: float = 5.0
     sock_read_s: float = 8.0
     min_rate: int = 2048
@@ -128,7 +129,7 @@ class Fetcher:
         limits = self._limits
         connector = aiohttp.TCPConnector(
             limit=0,
-            resolver=self._resolver or PoolResolver(),
+            resolver=self._resolver or PoolResolver(limits.dns_s),
             # Safe to cache: the guard looks at each connection, not at the look-up.
             ttl_dns_cache=30,
             keepalive_timeout=10,
@@ -139,7 +140,11 @@ class Fetcher:
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(
-                total=None, connect=limits.connect_s, sock_connect=limits.connect_s, sock_read=limits.sock_read_s
+                total=None,
+                # From the look-up on, which has its own time; a connection's own is sock_connect.
+                connect=limits.dns_s + limits.connect_s,
+                sock_connect=limits.connect_s,
+                sock_read=limits.sock_read_s,
             ),
             headers={
                 "User-Agent": limits.user_agent,
@@ -246,7 +251,7 @@ class Fetcher:
 
     def _out_of_time(self, trip: _Trip) -> FetchFailure:
         total = self._limits.total_s
-        silent = self._limits.connect_s + self._limits.sock_read_s
+        silent = self._limits.dns_s + self._limits.connect_s + self._limits.sock_read_s
         elapsed = asyncio.get_running_loop().time() - trip.began
         if not trip.in_body and elapsed > silent:
             # Silence would have ended earlier, so bytes came: headers in drips, or interim answers without end.

@@ -40,6 +40,8 @@ def judge(failure: FetchFailure | None) -> Answer:
     """What a fetch (None: it succeeded) says about the host: a 404 is a fine answer, an unknown name no answer."""
     if failure is None:
         return Answer.FINE
+    if not failure.about_host:
+        return Answer.NOTHING
     if failure.code == "http_429" or failure.status == 503:
         return Answer.THROTTLED
     if failure.code == "dns_failed":

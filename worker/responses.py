@@ -10,7 +10,7 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
-from worker.errors import AddressRefused, FetchCode, FetchFailure, PortRefused, fetch_failure
+from worker.errors import AddressRefused, FetchCode, FetchFailure, NoAnswerInTime, PortRefused, fetch_failure
 from worker.optout import opts_out
 from worker.retry import parse_retry_after
 
@@ -101,6 +101,8 @@ def explain(error: Exception) -> FetchFailure:
     if isinstance(error, aiohttp.ServerTimeoutError):
         return fetch_failure("timeout", "the server went silent")
     if isinstance(error, aiohttp.ClientConnectorDNSError):
+        if isinstance(error.os_error, NoAnswerInTime):
+            return fetch_failure("dns_failed", "no answer from the name servers in time", about_host=False)
         passing = getattr(error.os_error, "errno", None) in _DNS_PASSING
         reason = "no answer from the name servers" if passing else "the name has no address"
         return fetch_failure("dns_failed", reason, retryable=passing)

@@ -56,6 +56,7 @@ class WorkerSettings(StorageSettings):
     fetch_per_host: int = Field(4, ge=1, description="Most requests in flight per host and crawler.")
     fetch_interval_s: float = Field(0, ge=0, description="Least time between two requests to one host.")
     fetch_timeout_s: float = Field(20, gt=0, description="Longest time one request may take in all.")
+    fetch_dns_s: float = Field(4, gt=0, description="Longest time to look up a name.")
     fetch_connect_s: float = Field(5, gt=0, description="Longest time to connect.")
     fetch_min_rate: int = Field(2048, ge=0, description="Bytes per second below which a download is given up.")
     fetch_max_bytes: int = Field(25_000_000, ge=1, description="Largest picture, in bytes.")

@@ -32,6 +32,7 @@ def fetcher(settings: WorkerSettings) -> Fetcher:
     guard = NetGuard(allow_cidrs=settings.allow_cidrs, deny_cidrs=settings.deny_cidrs, allow_ports=settings.allow_ports)
     limits = FetchLimits(
         total_s=settings.fetch_timeout_s,
+        dns_s=settings.fetch_dns_s,
         connect_s=settings.fetch_connect_s,
         min_rate=settings.fetch_min_rate,
         max_bytes=settings.fetch_max_bytes,

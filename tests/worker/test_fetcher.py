@@ -26,7 +26,7 @@ from worker.netguard import NetGuard
 
 T = TypeVar("T")
 LIMITS = FetchLimits(
-    total_s=2.0, connect_s=1.0, sock_read_s=0.7, min_rate=2048, min_rate_after_s=0.3, max_bytes=300_000
+    total_s=2.0, dns_s=0.2, connect_s=1.0, sock_read_s=0.7, min_rate=2048, min_rate_after_s=0.3, max_bytes=300_000
 )
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
