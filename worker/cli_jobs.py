@@ -73,7 +73,7 @@ def submit(
                 upload.content_type,
                 params=params,
                 idempotency_key=str(uuid4()),
-                attempts=3 if upload.again else 1,
+                attempts=5 if upload.again else 1,
             )
             typer.echo(f"{accepted['total']} pictures accepted from {upload.label}", err=True)
             if skipped := accepted.get("skipped"):
@@ -93,9 +93,12 @@ def wait(job: Job, out: Out = None) -> None:
 
 def _wait_and_save(client: "Client", jobs: list[str], out: Path | None) -> None:
     """Wait for each job; several jobs' results go to numbered files. Exit code 3 if a job was cancelled."""
+    from functools import partial
+
     from rich.console import Console
 
     from worker import live
+    from worker.patience import until_answered
 
     screen = Console(stderr=True, highlight=False)
     cancelled = False
@@ -109,7 +112,7 @@ def _wait_and_save(client: "Client", jobs: list[str], out: Path | None) -> None:
         cancelled = cancelled or job["state"] == "cancelled"
         if out:
             target = out if len(jobs) == 1 else out.with_stem(f"{out.stem}-{number}")
-            client.save_results(job_id, target)
+            until_answered(partial(client.save_results, job_id, target))
             screen.print(f"results in {target}")
     if cancelled:
         raise typer.Exit(3)

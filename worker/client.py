@@ -9,13 +9,22 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from worker.retry import parse_retry_after
+
 Body = Callable[[], Iterable[bytes]]
 FORMATS = {".jsonl": "ndjson", ".ndjson": "ndjson", ".csv": "csv", ".parquet": "parquet", ".json": "json"}
 FINAL_STATES = ("finished", "cancelled")
+PASSING = (502, 503, 504)  # Postgres is away for a moment, or a proxy does not find the API
 
 
 class ClientError(Exception):
-    """A command cannot go on; the text says why and what to do. ``code`` is stable."""
+    """A command cannot go on; the text says why and what to do. ``code`` is stable.
+
+    ``passing``: the same call may well succeed soon, after ``retry_after_s`` if the API said so.
+    """
+
+    passing = False
+    retry_after_s: float | None = None
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -25,8 +34,10 @@ class ClientError(Exception):
 class ApiProblem(ClientError):
     """The API refused: an RFC 9457 problem document. ``errors`` names the wrong fields, lines or items."""
 
-    def __init__(self, status: int, document: Mapping[str, Any]) -> None:
+    def __init__(self, status: int, document: Mapping[str, Any], retry_after_s: float | None = None) -> None:
         self.status = status
+        self.passing = status in PASSING
+        self.retry_after_s = retry_after_s
         self.errors: list[dict[str, Any]] = list(document.get("errors") or [])
         title, detail = str(document.get("title") or f"HTTP {status}"), str(document.get("detail") or "")
         super().__init__(str(document.get("code") or "http_error"), f"{title}. {detail}".strip())
@@ -34,6 +45,8 @@ class ApiProblem(ClientError):
 
 class Unreachable(ClientError):
     """No answer from the API; trying again later may help."""
+
+    passing = True
 
     def __init__(self, url: str, error: Exception) -> None:
         reason = str(error) or type(error).__name__
@@ -61,21 +74,21 @@ class Client:
         self._http.close()
 
     def submit(
-        self, body: Body, content_type: str, *, params: Mapping[str, str], idempotency_key: str, attempts: int = 3
+        self, body: Body, content_type: str, *, params: Mapping[str, str], idempotency_key: str, attempts: int = 5
     ) -> dict[str, Any]:
         """POST a job as a stream. ``body()`` is called anew for each attempt, under the same Idempotency-Key.
 
-        ``attempts`` 1 for a body that can be read only once.
+        What passes is tried again, later and later. ``attempts`` 1 for a body that can be read only once.
         """
         headers = {"Content-Type": content_type, "Idempotency-Key": idempotency_key}
         for attempt in range(1, attempts + 1):
             try:
                 return self._json("POST", "/v1/jobs", params=params, headers=headers, content=body(), timeout=900.0)
             except ClientError as error:
-                passing = isinstance(error, Unreachable) or error.code == "idempotency_in_flight"
-                if not passing or attempt == attempts:
+                if not (error.passing or error.code == "idempotency_in_flight") or attempt == attempts:
                     raise
-            time.sleep(2.0 * attempt)
+                pause = max(2.0 * attempt, error.retry_after_s or 0.0)
+            time.sleep(pause)
         raise AssertionError("unreachable")
 
     def job(self, job_id: str) -> dict[str, Any]:
@@ -162,4 +175,5 @@ def _problem(response: httpx2.Response) -> ApiProblem:
         document = response.json()
     except ValueError:
         document = {}
-    return ApiProblem(response.status_code, document if isinstance(document, dict) else {})
+    retry_after_s = parse_retry_after(response.headers.get("Retry-After"), time.time())
+    return ApiProblem(response.status_code, document if isinstance(document, dict) else {}, retry_after_s)

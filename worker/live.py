@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
-from worker.client import FINAL_STATES, Client, Unreachable
+from worker.client import FINAL_STATES, Client, ClientError
+from worker.patience import until_answered
 
 POLL_S = 0.5
-GIVE_UP_S = 600.0
 
 
 class _Rate(ProgressColumn):
@@ -40,7 +40,8 @@ def wait(
 ) -> dict[str, Any]:
     """Show the job's progress until every item has its outcome, and return the job.
 
-    An API that is away is waited for (up to ten minutes, then Unreachable). ``meanwhile`` runs at every look.
+    An API that is away, or that says so itself (502, 503, 504), is waited for up to ten minutes; then ApiProblem or
+    Unreachable. ``meanwhile`` runs at every look.
     """
     columns = (
         SpinnerColumn(),
@@ -53,19 +54,15 @@ def wait(
     # With no terminal behind it, a bar would only fill a log.
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("waiting", total=None, failures="", rate=None, eta_s=None)
-        silent_since: float | None = None
+
+        def waiting(error: ClientError) -> None:
+            bar.update(task, description="no answer, trying again")
+            if not console.is_terminal:
+                console.print(f"{error} Trying again for up to ten minutes.", soft_wrap=True, markup=False)
+
         while True:
             meanwhile()
-            try:
-                job = client.job(job_id)
-                silent_since = None
-            except Unreachable:
-                silent_since = silent_since or time.monotonic()
-                if time.monotonic() - silent_since > GIVE_UP_S:
-                    raise
-                bar.update(task, description="no answer, trying again")
-                time.sleep(2 * POLL_S)
-                continue
+            job = until_answered(lambda: client.job(job_id), waiting=waiting, meanwhile=meanwhile)
             _show(bar, task, job)
             if is_settled(job):
                 return job
