@@ -65,7 +65,8 @@ ERRORS: Final[dict[str, tuple[int, str]]] = {
     "zip_method": (422, "A ZIP member is packed by an unsupported method"),
     "zip_lying_size": (422, "A ZIP member's size is not the declared one"),
     # ours
-    "too_many_streams": (503, "Too many event streams"),
+    "too_many_streams": (503, "Too many event streams and exports"),
+    "too_many_streams_of_account": (429, "Too many event streams and exports of this account"),
     "unavailable": (503, "The service cannot answer now"),
     "internal_error": (500, "An error of ours"),
 }
@@ -191,11 +192,19 @@ _OF_STATUS: Final = {404: "not_found", 405: "method_not_allowed", 406: "not_acce
                      413: "body_too_large", 415: "unsupported_media_type"}  # fmt: skip
 
 
+# In place of werkzeug's words, which are for people in front of a browser.
+_DETAILS: Final = {
+    404: "There is nothing at this path; /openapi.json lists what there is.",
+    405: "This path does not take this method; `Allow` names those that it takes.",
+}
+
+
 def _of_werkzeug(error: HTTPException) -> Response:
     status = error.code or 500
     code = _OF_STATUS.get(status) or ("bad_request" if status < 500 else "internal_error")
     headers = {key: value for key, value in error.get_headers() if key.lower() == "allow"}
-    return Problem(code, error.description or HTTPStatus(status).phrase, headers=headers).response()
+    detail = _DETAILS.get(status) or error.description or HTTPStatus(status).phrase
+    return Problem(code, detail, headers=headers).response()
 
 
 def _of_outage(error: Unavailable) -> Response:

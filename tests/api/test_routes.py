@@ -144,6 +144,14 @@ def test_wrong_requests_get_problem_documents(
         assert "Allow" in answer.headers
 
 
+@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/nothing"), ("DELETE", "/v1/jobs")])
+def test_unknown_routes_are_told_in_our_words(client: FlaskClient, method: str, path: str) -> None:
+    """Not in werkzeug's, which tell a person in front of a browser to check the spelling."""
+    detail = client.open(path, method=method).json["detail"]
+    assert "manually" not in detail
+    assert detail.startswith(("There is nothing at this path", "This path does not take"))
+
+
 def test_security_headers_are_everywhere(client: FlaskClient) -> None:
     for path in ("/v1/jobs", "/healthz", "/docs", "/nothing", "/v1/jobs?limit=0"):
         headers = client.get(path).headers
