@@ -46,7 +46,7 @@ def create_app(settings: ApiSettings | None = None) -> Flask:
             application_name="tagmill-api",
         ),
         blobs=LocalBlobs(settings.blob_root),
-        seats=Seats(settings.events_max_streams),
+        seats=Seats(settings.max_streams, settings.max_streams_per_account),
         registry=registry,
     )
     app.extensions["tagmill"] = house

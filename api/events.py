@@ -21,7 +21,7 @@ from db.progress import progress
     scope="jobs:read",
     summary="Follow a job",
     answers={200: Answer("Server-sent events.", content={"text/event-stream": {"type": "string"}})},
-    errors=("not_found", "too_many_streams"),
+    errors=("not_found", "too_many_streams", "too_many_streams_of_account"),
 )
 def follow(call: Call, job_id: UUID) -> Response:
     """`progress` with the same JSON as the job, whenever it changes; `finished` when every item has its outcome, then
@@ -30,10 +30,9 @@ def follow(call: Call, job_id: UUID) -> Response:
     headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     if request.method == "HEAD":
         return Response(headers=headers)  # a response to HEAD is never closed, and would keep its seat
-    call.house.seats.take()
-    response = Response(_stream(call, job_id, first), headers=headers)
-    # On close, not at the generator's end: one that was never started has no end.
-    response.call_on_close(call.house.seats.leave)
+    seat = call.house.seats.take(call.account_id)
+    response = Response(seat.during(_stream(call, job_id, first)), headers=headers)
+    response.call_on_close(seat.leave)  # a generator that was never started has no end
     return response
 
 

@@ -67,7 +67,7 @@ class ResultsQuery(Parameters):
             headers={"Tagmill-Job-State": "The job's state when the export began.", "Content-Disposition": "A name."},
         )
     },
-    errors=("not_found", "not_acceptable"),
+    errors=("not_acceptable", "not_found", "too_many_streams", "too_many_streams_of_account"),
 )
 def read(call: Call, job_id: UUID, query: ResultsQuery) -> Response:
     """One row an item, the same in every form. In CSV and Parquet, `tags`, `moderation` and `facts` are JSON text.
@@ -78,13 +78,18 @@ def read(call: Call, job_id: UUID, query: ResultsQuery) -> Response:
         job = jobs.get(session, call.account_id, job_id)
         # The first batch before the status line: an outage now is still a 503.
         first = items.settled_batch(session, call.account_id, job, size=call.settings.export_batch)
-    stream = _WRITERS[form](job, _rows(call, job, first))
     headers = {
         "Content-Disposition": f'attachment; filename="{job.id}.{form}"',
         "Tagmill-Job-State": job.state,
         "Tagmill-Job-Total": str(job.total),
     }
-    return Response(stream, content_type=TYPES[form], headers=headers)
+    if request.method == "HEAD":
+        return Response(content_type=TYPES[form], headers=headers)  # it is never closed, and would keep its seat
+    seat = call.house.seats.take(call.account_id)
+    stream = _WRITERS[form](job, _rows(call, job, first))
+    response = Response(seat.during(stream), content_type=TYPES[form], headers=headers)
+    response.call_on_close(seat.leave)  # a generator that was never started has no end
+    return response
 
 
 def _rows(call: Call, job: Job, batch: list[ItemView]) -> Batches:

@@ -56,8 +56,11 @@ class ApiSettings(StorageSettings):
     events_max_s: float = Field(
         default=300.0, gt=0, description="Seconds after which an event stream ends and the client reconnects."
     )
-    events_max_streams: int = Field(
-        default=8, ge=1, description="Event streams that one API process serves at once; each holds a thread."
+    max_streams: int = Field(
+        default=8, ge=1, description="Event streams and exports an API process serves at once; each holds a thread."
+    )
+    max_streams_per_account: int = Field(
+        default=4, ge=1, description="Event streams and exports an API process serves at once to one account."
     )
     metrics_open: bool = Field(
         default=False, description="Serve /metrics without a key (else it needs the scope system:read)."

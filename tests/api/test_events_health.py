@@ -64,7 +64,7 @@ def test_streams_end_by_themselves(make_app: Make, account: TestAccount) -> None
 
 
 def test_streams_are_counted_and_given_back(make_app: Make, account: TestAccount) -> None:
-    client = client_of(make_app(events_max_streams=2, events_poll_s=0.01), account)
+    client = client_of(make_app(max_streams=2, events_poll_s=0.01), account)
     job = submit(client)
     held = [client.get(f"/v1/jobs/{job}/events", buffered=False) for _ in range(2)]
     answer = client.get(f"/v1/jobs/{job}/events")

@@ -125,3 +125,25 @@ def test_formulas_are_made_harmless(cell: str) -> None:
     assert harmless(cell) == "'" + cell
     assert harmless("a" + cell) == "a" + cell
     assert harmless(None) is None
+
+
+def test_an_account_does_not_get_every_seat(
+    make_app: Make, account: TestAccount, other: TestAccount, owner_db: Database
+) -> None:
+    app = make_app(max_streams=2, max_streams_per_account=1)
+    ours, theirs = client_of(app, account), client_of(app, other)
+    paths = []
+    for client in (ours, theirs):
+        job = client.post("/v1/jobs", json={"items": [{"url": f"{U}1.jpg"}]}).json["id"]
+        settle(owner_db, job, {0: None})
+        paths.append(f"/v1/jobs/{job}/results")
+    held = ours.get(paths[0], buffered=False)
+    for path in (paths[0], paths[0].replace("results", "events")):
+        answer = ours.get(path)
+        assert (answer.status_code, answer.json["code"]) == (429, "too_many_streams_of_account")
+        assert "Retry-After" in answer.headers
+    for _ in range(3):
+        assert theirs.get(paths[1]).get_data()  # read to its end, it is over
+        assert ours.head(paths[0]).status_code == 200
+    held.close()
+    assert ours.get(paths[0], buffered=False).status_code == 200

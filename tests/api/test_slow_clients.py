@@ -1,13 +1,19 @@
 """Clients that dawdle cost the others nothing: half heads, idle connections, answers that nobody reads."""
 
+import http.client
+import json
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
+from db.session import Database
 from tests.api.conftest import Server, gunicorn
+from tests.conftest import TestAccount
 
 THREADS = 8  # of the server
 MORE = 12
@@ -117,3 +123,45 @@ def test_an_early_refusal_arrives_although_the_client_still_sends(server: Server
         client.sendall(b"x" * 50_000)
         said = client.recv(65536)
         assert said.startswith(b"HTTP/1.1 401 ")
+
+
+def large_job(server: Server, account: TestAccount, database: Database) -> str:
+    """A job with eight megabytes of results: more than the buffers between server and client hold."""
+    connection = http.client.HTTPConnection(server.address, timeout=60)
+    key = {"Authorization": f"Bearer {account.secret}", "Content-Type": "application/x-ndjson"}
+    lines = "".join(f'{{"url": "http://a.example/{n}/{"x" * 2000}"}}\n' for n in range(4000))
+    connection.request("POST", "/v1/jobs", lines.encode(), key)
+    job = json.loads(connection.getresponse().read())["id"]
+    with database.transaction() as session:
+        session.execute(
+            text(
+                "INSERT INTO results (bucket, job_id, seq, account_id, outcome, code)"
+                " SELECT bucket, job_id, seq, account_id, 'failed', 'http_404' FROM items"
+            )
+        )
+    assert isinstance(job, str)
+    return job
+
+
+def test_exports_that_nobody_reads_are_given_up(
+    database_url: str, tmp_path: Path, account: TestAccount, owner_db: Database
+) -> None:
+    settings = {"send_idle_s": 0.5, "max_streams": THREADS, "max_streams_per_account": THREADS}
+    with gunicorn(database_url, tmp_path, database_role="tagmill_api", **settings) as server, ExitStack() as held:
+        job = large_job(server, account, owner_db)
+        key = f"Host: x\r\nAuthorization: Bearer {account.secret}\r\n\r\n"
+        request = f"GET /v1/jobs/{job}/results HTTP/1.1\r\n{key}".encode()
+        host, port = server.address.split(":")
+        for _ in range(THREADS):
+            client = held.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", 60, 0))
+            client.connect((host, int(port)))
+            client.sendall(request)
+            assert client.recv(12) == b"HTTP/1.1 200"  # it began: the thread is busy
+        assert healthy(server)
+        whole = http.client.HTTPConnection(server.address, timeout=60)
+        whole.request("GET", f"/v1/jobs/{job}/results", headers={"Authorization": f"Bearer {account.secret}"})
+        answer = whole.getresponse()
+        assert answer.status == 200  # the seats are free again, too
+        assert len(json.loads(answer.read())["results"]) == 4000
