@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx2
 
@@ -40,7 +40,7 @@ class ApiProblem(ClientError):
         self.retry_after_s = retry_after_s
         self.errors: list[dict[str, Any]] = list(document.get("errors") or [])
         title, detail = str(document.get("title") or f"HTTP {status}"), str(document.get("detail") or "")
-        super().__init__(str(document.get("code") or "http_error"), f"{title}. {detail}".strip())
+        super().__init__(str(document.get("code") or "http_error"), _sentences(title, detail))
 
 
 class Unreachable(ClientError):
@@ -93,7 +93,7 @@ class Client:
 
     def job(self, job_id: str) -> dict[str, Any]:
         """One job with its progress."""
-        return self._json("GET", f"/v1/jobs/{job_id}")
+        return self._json("GET", _path(job_id))
 
     def jobs(self, limit: int) -> list[dict[str, Any]]:
         """The newest jobs."""
@@ -102,15 +102,15 @@ class Client:
         return found
 
     def cancel(self, job_id: str) -> dict[str, Any]:
-        return self._json("POST", f"/v1/jobs/{job_id}/cancel")
+        return self._json("POST", _path(job_id, "/cancel"))
 
     def retry(self, job_id: str, only: list[str]) -> dict[str, Any]:
         """Put failed items back; ``only`` these codes, or all that failed."""
-        return self._json("POST", f"/v1/jobs/{job_id}/retry", json={"only": only} if only else {})
+        return self._json("POST", _path(job_id, "/retry"), json={"only": only} if only else {})
 
     def items(self, job_id: str, limit: int) -> list[dict[str, Any]]:
         """The first result rows of a job."""
-        page = self._json("GET", f"/v1/jobs/{job_id}/items", params={"limit": str(limit)})
+        page = self._json("GET", _path(job_id, "/items"), params={"limit": str(limit)})
         rows: list[dict[str, Any]] = page["items"]
         return rows
 
@@ -126,7 +126,7 @@ class Client:
         """All results as a stream of bytes in the given format (json, ndjson, csv, parquet)."""
         try:
             with self._http.stream(
-                "GET", f"/v1/jobs/{job_id}/results", params={"format": form}, timeout=300.0
+                "GET", _path(job_id, "/results"), params={"format": form}, timeout=300.0
             ) as response:
                 if response.status_code != 200:
                     response.read()
@@ -168,6 +168,16 @@ def form_of(out: Path) -> str:
     except KeyError:
         known = ", ".join(FORMATS)
         raise ClientError("bad_format", f"{out.name}: the ending must be one of {known}") from None
+
+
+def _path(job_id: str, part: str = "") -> str:
+    """Where a job is; an id of other people's making stays one step of it."""
+    return f"/v1/jobs/{quote(job_id, safe='', errors='surrogateescape')}{part}"
+
+
+def _sentences(title: str, detail: str) -> str:
+    """Title and detail, but not the same words twice."""
+    return detail if detail.startswith(title) else f"{title}. {detail}".strip()
 
 
 def _problem(response: httpx2.Response) -> ApiProblem:
