@@ -6,6 +6,8 @@ import typer
 
 from worker import cli_doctor, cli_jobs, cli_keys, cli_models, cli_roles
 
+# How a fault says where it is, what helps most first.
+PLACES = ("line", "file", "item", "field")
 app = typer.Typer(
     name="tagmill",
     help="Self-hosted bulk tagging and moderation of pictures.",
@@ -37,29 +39,30 @@ def main() -> None:
 def _report(error: Exception) -> bool:
     """Print an expected failure; False for one that is a fault of ours and deserves its traceback."""
     from pydantic import ValidationError
-    from rich.console import Console
-    from rich.markup import escape
 
     from db.errors import DbError
     from worker.client import ApiProblem, ClientError
     from worker.errors import WorkerError
+    from worker.screen import console, plain
     from worker.service import ServiceError
+    from worker.url_lists import WrongLines
 
-    screen = Console(stderr=True, highlight=False)
+    screen = console(stderr=True)
     if isinstance(error, ValidationError):
         for fault in error.errors():
             name = "TAGMILL_" + "_".join(str(part) for part in fault["loc"]).upper()
-            screen.print(f"[red]{escape(name)}[/]: {escape(fault['msg'])}")
+            screen.print(f"[red]{plain(name)}[/]: {plain(fault['msg'])}", soft_wrap=True)
         return True
     if not isinstance(error, (ClientError, ServiceError, DbError, WorkerError)):
         return False
-    screen.print(f"[red]{escape(str(error))}[/] [dim]({error.code})[/]", soft_wrap=True)
-    if isinstance(error, ApiProblem):
+    # The API speaks of its parameter; who reads this has an option.
+    text = str(error).replace("`on_invalid=skip`", "`--skip-invalid`")
+    screen.print(f"[red]{plain(text)}[/] [dim]({plain(error.code)})[/]", soft_wrap=True)
+    if isinstance(error, (ApiProblem, WrongLines)):
         for detail in error.errors[:10]:
-            place = next(
-                (f"{k} {detail[k]}: " for k in ("line", "item", "file", "field") if detail.get(k) is not None), ""
-            )
-            screen.print(f"  {escape(place)}{escape(str(detail.get('detail', '')))} [dim]({detail.get('code')})[/]")
+            place = next((f"{k} {detail[k]}: " for k in PLACES if detail.get(k) is not None), "")
+            about = f"{plain(place)}{plain(detail.get('detail', ''))} [dim]({plain(detail.get('code'))})[/]"
+            screen.print(f"  {about}", soft_wrap=True)
         if len(error.errors) > 10:
             screen.print(f"  … and {len(error.errors) - 10} more")
     return True

@@ -59,9 +59,13 @@ def submit(
     from uuid import uuid4
 
     from worker import job_files
+    from worker.screen import counted, visible
+
+    def say(text: str) -> None:
+        typer.echo(visible(text), err=True)
 
     _check_out(out)
-    uploads = job_files.uploads(source, sys.stdin.buffer)
+    uploads = job_files.uploads(source, sys.stdin.buffer, skip=skip_invalid, say=say)
     jobs = []
     with _client() as client:
         for upload in uploads:
@@ -75,9 +79,9 @@ def submit(
                 idempotency_key=str(uuid4()),
                 attempts=5 if upload.again else 1,
             )
-            typer.echo(f"{accepted['total']} pictures accepted from {upload.label}", err=True)
-            if skipped := accepted.get("skipped"):
-                typer.echo(f"{skipped['count']} wrong lines left out", err=True)
+            say(f"{counted(accepted['total'], 'picture')} accepted from {upload.label}")
+            if skipped := upload.skipped() + (accepted.get("skipped") or {"count": 0})["count"]:
+                say(f"{counted(skipped, 'wrong line')} left out")
             typer.echo(accepted["id"])
             jobs.append(str(accepted["id"]))
         if wait or out:
@@ -95,39 +99,40 @@ def _wait_and_save(client: "Client", jobs: list[str], out: Path | None) -> None:
     """Wait for each job; several jobs' results go to numbered files. Exit code 3 if a job was cancelled."""
     from functools import partial
 
-    from rich.console import Console
-
     from worker import live
     from worker.patience import until_answered
+    from worker.screen import console, plain
 
-    screen = Console(stderr=True, highlight=False)
+    screen = console(stderr=True)
     cancelled = False
     for number, job_id in enumerate(jobs, start=1):
         try:
             job = live.wait(client, job_id, screen)
         except KeyboardInterrupt:
-            screen.print(f"The job goes on. Look again with: tagmill wait {job_id}")
+            screen.print(f"The job goes on. Look again with: tagmill wait {plain(job_id)}", soft_wrap=True)
             raise
-        screen.print(summary(job))
+        screen.print(summary(job), soft_wrap=True)
         cancelled = cancelled or job["state"] == "cancelled"
         if out:
             target = out if len(jobs) == 1 else out.with_stem(f"{out.stem}-{number}")
             until_answered(partial(client.save_results, job_id, target))
-            screen.print(f"results in {target}")
+            screen.print(f"results in {plain(target)}", soft_wrap=True)
     if cancelled:
         raise typer.Exit(3)
 
 
 def summary(job: dict[str, Any]) -> str:
     """A job's end in one line of rich markup."""
+    from worker.screen import plain
+
     outcomes = job["progress"]["outcomes"]
     parts = [f"[green]{outcomes.get('done', 0)} done[/]"]
     if failed := outcomes.get("failed", 0):
         codes = ", ".join(f"{code} {count}" for code, count in sorted(job["progress"]["codes"].items()))
-        parts.append(f"[red]{failed} failed[/] ({codes})")
+        parts.append(f"[red]{failed} failed[/] ({plain(codes)})")
     if cancelled := outcomes.get("cancelled", 0):
         parts.append(f"[yellow]{cancelled} cancelled[/]")
-    return f"job {job['id']} {job['state']}: " + ", ".join(parts)
+    return f"job {plain(job['id'])} {plain(job['state'])}: " + ", ".join(parts)
 
 
 def status(
@@ -135,41 +140,43 @@ def status(
     limit: Annotated[int, typer.Option(min=1, max=100, help="How many jobs to list.")] = 20,
 ) -> None:
     """Show one job's counts, or list the newest jobs."""
-    from rich.console import Console
+    from worker.screen import console
 
     with _client() as client:
-        screen = Console(highlight=False)
-        screen.print(_one(client.job(job)) if job else _many(client.jobs(limit)))
+        console().print(_one(client.job(job)) if job else _many(client.jobs(limit)))
 
 
 def _one(job: dict[str, Any]) -> Any:
     from rich.table import Table
 
     from worker.live import span
+    from worker.screen import plain
 
     progress = job["progress"]
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
-    table.add_row("job", f"{job['id']}  {job['name'] or ''}")
-    table.add_row("state", job["state"])
+    table.add_row("job", plain(f"{job['id']}  {job['name'] or ''}"))
+    table.add_row("state", plain(job["state"]))
     table.add_row("pictures", str(job["total"]))
     for stage in ("ingest", "infer"):
         counts = progress[stage]
         table.add_row(stage, f"{counts['done']} done, {counts['failed']} failed, {counts['open']} open")
     table.add_row(
-        "outcomes", ", ".join(f"{count} {name}" for name, count in progress["outcomes"].items()) or "none yet"
+        "outcomes", plain(", ".join(f"{count} {name}" for name, count in progress["outcomes"].items())) or "none yet"
     )
     for code, count in sorted(progress["codes"].items()):
-        table.add_row("", f"[red]{count} × {code}[/]")
+        table.add_row("", f"[red]{count} × {plain(code)}[/]")
     if progress["rate"]:
         eta = f", {span(progress['eta_s'])} to go" if progress["eta_s"] is not None else ""
         table.add_row("rate", f"{progress['rate']:.1f} images/s{eta}")
-    table.add_row("models", ", ".join(f"{task}: {ref or 'none'}" for task, ref in job["models"].items()))
+    table.add_row("models", plain(", ".join(f"{task}: {ref or 'none'}" for task, ref in job["models"].items())))
     return table
 
 
 def _many(jobs: list[dict[str, Any]]) -> Any:
     from rich.table import Table
+
+    from worker.screen import plain
 
     table = Table(box=None, header_style="bold")
     # Ids are there to be copied: whatever the width, they stay whole.
@@ -178,7 +185,9 @@ def _many(jobs: list[dict[str, Any]]) -> Any:
         table.add_column(column)
     for job in jobs:
         created = str(job["created_at"])[:19].replace("T", " ")
-        table.add_row(str(job["id"]), job["name"] or "", job["state"], str(job["total"]), created)
+        table.add_row(
+            plain(job["id"]), plain(job["name"] or ""), plain(job["state"]), str(job["total"]), plain(created)
+        )
     return table if jobs else "No jobs yet. Submit some: tagmill submit urls.txt --wait"
 
 
@@ -212,9 +221,23 @@ def retry(
     out: Out = None,
 ) -> None:
     """Try failed pictures again."""
+    from worker.screen import counted
+
     _check_out(out)
     codes = [code.strip() for code in only.split(",") if code.strip()]
     with _client() as client:
-        typer.echo(f"{client.retry(job, codes)['requeued']} pictures put back", err=True)
+        answer = client.retry(job, codes)
+        typer.echo(f"{counted(answer['requeued'], 'picture')} put back", err=True)
+        if not answer["requeued"] and (hint := cancelled_hint(answer["job"])):
+            typer.echo(hint, err=True)
         if wait or out:
             _wait_and_save(client, [job], out)
+
+
+def cancelled_hint(job: dict[str, Any]) -> str:
+    """What brings back the pictures of a cancelled job, which are no failures; empty if there are none."""
+    from worker.screen import counted
+
+    cancelled = job["progress"]["outcomes"].get("cancelled", 0)
+    hint = f"{counted(cancelled, 'picture')} cancelled; to put them back: tagmill retry {job['id']} --only cancelled"
+    return hint if cancelled else ""

@@ -10,24 +10,24 @@ app = typer.Typer(help="List, pull and activate models.", no_args_is_help=True)
 @app.command(name="list")
 def list_() -> None:
     """List the registered models, and those that can be pulled."""
-    from rich.console import Console
     from rich.table import Table
 
     from db import registry
     from worker.cli_keys import owners_database
     from worker.model_store import RECIPES
+    from worker.screen import console, plain
 
     with owners_database() as database, database.transaction() as session:
         models = registry.list_models(session)
     table = Table("model", "task", "state", "labels", "licence", box=None, header_style="bold")
     for model in models:
-        state = "[green]active[/]" if model.state == "active" else model.state
-        labels, licence = len(model.card.get("labels", ())), str(model.card.get("licence", "–"))
-        table.add_row(model.ref, model.task, state, str(labels), licence)
+        state = "[green]active[/]" if model.state == "active" else plain(model.state)
+        labels, licence = len(model.card.get("labels", ())), plain(model.card.get("licence", "–"))
+        table.add_row(plain(model.ref), plain(model.task), state, str(labels), licence)
     for name, recipe in RECIPES.items():
         if name not in {model.name for model in models}:
             table.add_row(f"[dim]{name}[/]", f"[dim]{recipe.task}[/]", "[dim]can be pulled[/]", "", "")
-    Console(highlight=False).print(table)
+    console().print(table)
 
 
 @app.command()

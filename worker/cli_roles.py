@@ -43,16 +43,15 @@ def up(
     """
     import time
 
-    from rich.console import Console
-
     from worker.home import Home
+    from worker.screen import console, news
     from worker.supervise import Supervisor
 
-    screen = Console(highlight=False)
+    screen = console()
     _stop_on_signals()
     home = Home.default()
     listen = roles.Listen(host, port, workers, threads)
-    supervisor = Supervisor(home, listen=listen, say=lambda text: screen.print(f"[dim]·[/] {text}"), echo_log=log)
+    supervisor = Supervisor(home, listen=listen, say=lambda text: news(screen, text), echo_log=log)
     try:
         supervisor.start()
         supervisor.await_ready()
@@ -95,17 +94,20 @@ def _welcome(screen: "Console", supervisor: "Supervisor") -> None:  # type: igno
     from rich.panel import Panel
     from rich.table import Table
 
+    from worker.screen import plain
+
     home = supervisor.home
+    url = plain(supervisor.url)
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row("API", f"{supervisor.url}  [dim](documentation: {supervisor.url}/docs)[/]")
-    grid.add_row("API key", f"{home.key}  [dim](the tagmill commands use it; more: tagmill keys create NAME)[/]")
+    grid.add_row("API", f"{url}  [dim](documentation: {url}/docs)[/]")
+    grid.add_row("API key", f"{plain(home.key)}  [dim](the tagmill commands use it; more: tagmill keys create NAME)[/]")
     models = supervisor.active_models()
     missing = "[yellow]none yet: tagmill models pull[/]"
-    grid.add_row("Models", ", ".join(f"{task}: {ref}" for task, ref in models.items()) or missing)
-    grid.add_row("Data", str(home.root))
-    grid.add_row("Log", str(home.log))
+    grid.add_row("Models", plain(", ".join(f"{task}: {ref}" for task, ref in models.items())) or missing)
+    grid.add_row("Data", plain(home.root))
+    grid.add_row("Log", plain(home.log))
     grid.add_row("Try", "tagmill submit urls.txt --wait --out results.csv")
     screen.print(Panel(grid, title="Tagmill is up", subtitle="Ctrl-C stops it", border_style="green", expand=False))
 

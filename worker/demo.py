@@ -13,12 +13,13 @@ from types import FrameType
 
 from rich.console import Console
 
-from worker import demo_report, drawings, job_files, live, roles
+from worker import demo_report, drawings, job_files, live, roles, url_lists
 from worker.client import Client, ClientError
 from worker.demo_models import provide
 from worker.embedded import EmbeddedPostgres, EmbeddedValkey
 from worker.home import Home
 from worker.picture_server import PictureServer
+from worker.screen import console, counted, news, plain
 from worker.service import LOOPBACK, is_free
 from worker.supervise import Supervisor
 
@@ -48,33 +49,33 @@ class Pictures:
 
 def run(images: Path | None, count: int, home: Home, *, shared: Path = SHARED) -> None:
     """The demo from start to end. Raises ClientError, ServiceError or DbError if something cannot be."""
-    screen = Console(highlight=False)
+    screen = console()
     _interrupt_on(signal.SIGTERM, signal.SIGHUP)
     for name in _FOREIGN:
         os.environ.pop(f"TAGMILL_{name}", None)
     _clear(home)
     pictures = choose(images, count, home, shared)
-    _say(screen, f"{len(pictures.paths)} pictures: {pictures.origin}")
+    news(screen, f"{counted(len(pictures.paths), 'picture')}: {pictures.origin}")
     with PictureServer(pictures.paths) as server:
-        _say(
+        news(
             screen, f"serving them on {LOOPBACK}:{server.port}, which the crawler is allowed to fetch from (only here)"
         )
         listen = roles.Listen(port=PORT if is_free(PORT) else 0)
-        supervisor = Supervisor(home, listen=listen, settings=_settings(server), say=lambda text: _say(screen, text))
+        supervisor = Supervisor(home, listen=listen, settings=_settings(server), say=lambda text: news(screen, text))
         try:
             supervisor.start()
-            provide(supervisor.database_url, home.models, shared / "models", lambda text: _say(screen, text))
+            provide(supervisor.database_url, home.models, shared / "models", lambda text: news(screen, text))
             supervisor.await_ready()
-            _say(screen, f"the API answers at {supervisor.url}")
+            news(screen, f"the API answers at {supervisor.url}")
             _work(screen, supervisor, server.urls)
         finally:
             # Once it stops, it stops: a second Ctrl-C must not leave half of it running.
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)
-            _say(screen, "stopping")
+            news(screen, "stopping")
             supervisor.stop()
-    _say(screen, f"stopped. Its data stays in {home.root} until the next demo; see it again with:")
-    screen.print(f"    TAGMILL_HOME={home.root} {Path('.venv/bin/tagmill')} up", soft_wrap=True)
+    news(screen, f"stopped. Its data stays in {home.root} until the next demo; see it again with:")
+    screen.print(f"    TAGMILL_HOME={plain(home.root)} {Path('.venv/bin/tagmill')} up", soft_wrap=True)
 
 
 def choose(images: Path | None, count: int, home: Home, shared: Path) -> Pictures:
@@ -115,13 +116,13 @@ def _settings(server: PictureServer) -> dict[str, str]:
 def _work(screen: Console, supervisor: Supervisor, urls: list[str]) -> None:
     key = supervisor.home.saved_key()
     with Client(supervisor.url, key) as client:
-        rows = [job_files.row({"url": url, "id": url.rsplit("/", 1)[1]}) for url in urls]
+        rows = [url_lists.row({"url": url, "id": url.rsplit("/", 1)[1]}) for url in urls]
         started = time.monotonic()
         accepted = client.submit(
             lambda: iter(rows), job_files.NDJSON, params={"name": "demo"}, idempotency_key=f"demo-{os.urandom(8).hex()}"
         )
         job_id = str(accepted["id"])
-        _say(screen, f"submitted as one job over HTTP: {supervisor.url}/v1/jobs/{job_id}")
+        news(screen, f"submitted as one job over HTTP: {supervisor.url}/v1/jobs/{job_id}")
 
         def look() -> None:
             supervisor.watch()
@@ -133,10 +134,6 @@ def _work(screen: Console, supervisor: Supervisor, urls: list[str]) -> None:
         items = client.items(job_id, 200)
     demo_report.show(screen, job, items, seconds)
     demo_report.links(screen, supervisor.url, job_id, supervisor.home)
-
-
-def _say(screen: Console, text: str) -> None:
-    screen.print(f"[dim]·[/] {text}", soft_wrap=True)
 
 
 def _clear(home: Home) -> None:

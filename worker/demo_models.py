@@ -20,7 +20,7 @@ def provide(database_url: str, model_root: Path, folder: Path, say: Callable[[st
             try:
                 pulled = model_setup.install(database, models, name)
             except ModelStoreError as error:
-                say(f"[yellow]no {name}[/]: {error}")
+                say(f"no {name}: {error}")
                 say(f"going on without it: {_WITHOUT[RECIPES[name].task]}")
                 continue
             where = "installed by an earlier demo" if pulled.source == "installed" else f"from {pulled.source}"

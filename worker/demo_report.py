@@ -4,11 +4,11 @@ from collections import Counter
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from worker.home import Home
 from worker.live import span
+from worker.screen import plain
 
 SHOWN = 20
 _VERDICTS = {"approve": "[green]approve[/]", "review": "[yellow]review[/]", "reject": "[red]reject[/]"}
@@ -21,7 +21,7 @@ def show(screen: Console, job: dict[str, Any], items: list[dict[str, Any]], seco
         "picture", "tags", "verdict", "why", header_style="bold", title="Some of the results", title_justify="left"
     )
     for item in items[::step][:SHOWN]:
-        table.add_row(escape(short(item["id"])), tags(item), *verdict(item))
+        table.add_row(plain(short(item["id"])), tags(item), *verdict(item))
     screen.print(table)
     outcomes = job["progress"]["outcomes"]
     done = outcomes.get("done", 0)
@@ -30,7 +30,7 @@ def show(screen: Console, job: dict[str, Any], items: list[dict[str, Any]], seco
         f" ({job['total'] / max(seconds, 0.001):.1f} images/s, start-up of the networks included)"
     )
     for code, count in sorted(job["progress"]["codes"].items()):
-        screen.print(f"  [red]{count} failed: {code}[/]")
+        screen.print(f"  [red]{count} failed: {plain(code)}[/]")
     verdicts = Counter(item["moderation"]["verdict"] for item in items if item.get("moderation"))
     if verdicts:
         shown = f"of the first {len(items)}: " if len(items) < job["total"] else ""
@@ -38,7 +38,7 @@ def show(screen: Console, job: dict[str, Any], items: list[dict[str, Any]], seco
             "Verdicts " + shown + ", ".join(f"{count} {_VERDICTS[name]}" for name, count in verdicts.most_common())
         )
     for task, ref in job["models"].items():
-        screen.print(f"Model for {task}: {ref or '[yellow]none[/]'}")
+        screen.print(f"Model for {plain(task)}: {plain(ref) if ref else '[yellow]none[/]'}")
 
 
 def short(name: str, length: int = 24) -> str:
@@ -49,21 +49,21 @@ def short(name: str, length: int = 24) -> str:
 def tags(item: dict[str, Any]) -> str:
     """The three best tags with their scores."""
     best = sorted(item["tags"] or [], key=lambda tag: -float(tag["score"]))[:3]
-    return ", ".join(f"{escape(tag['label'])} [dim]{tag['score']:.2f}[/]" for tag in best) or "[dim]–[/]"
+    return ", ".join(f"{plain(tag['label'])} [dim]{tag['score']:.2f}[/]" for tag in best) or "[dim]–[/]"
 
 
 def verdict(item: dict[str, Any]) -> tuple[str, str]:
     """The verdict in colour, and the class that weighed most (or the code of a failure)."""
     if item["outcome"] != "done":
-        return f"[red]{item['outcome'] or 'open'}[/]", str(item["code"] or "")
+        return f"[red]{item['outcome'] or 'open'}[/]", plain(item["code"] or "")
     moderation = item["moderation"]
     if not moderation:
         return "[dim]–[/]", ""
     scores = moderation["scores"] or {}
     reasons = [str(reason.get("reason") or reason.get("class") or "") for reason in moderation["reasons"]]
     best = max(scores.items(), key=lambda pair: pair[1], default=None)
-    top = f"{best[0]} [dim]{best[1]:.2f}[/]" if best else ""
-    return _VERDICTS[moderation["verdict"]], top or ", ".join(reasons)
+    top = f"{plain(best[0])} [dim]{best[1]:.2f}[/]" if best else ""
+    return _VERDICTS[moderation["verdict"]], top or plain(", ".join(reasons))
 
 
 def links(screen: Console, url: str, job_id: str, home: Home) -> None:
@@ -78,4 +78,4 @@ def links(screen: Console, url: str, job_id: str, home: Home) -> None:
         "log": str(home.log),
     }
     for name, place in places.items():
-        screen.print(f"  [dim]{name:<12}[/] {escape(place)}", soft_wrap=True)
+        screen.print(f"  [dim]{name:<12}[/] {plain(place)}", soft_wrap=True)

@@ -25,7 +25,7 @@ class PictureServer:
 
     @property
     def urls(self) -> list[str]:
-        return [f"http://{LOOPBACK}:{self.port}{quote(name)}" for name in self._files]
+        return [f"http://{LOOPBACK}:{self.port}{quote(name, errors='surrogateescape')}" for name in self._files]
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -44,7 +44,7 @@ def _handler(files: dict[str, Path]) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             # A look-up, not a path: nothing outside the list can be asked for.
-            path = files.get(unquote(self.path))
+            path = files.get(unquote(self.path, errors="surrogateescape"))
             try:
                 data = path.read_bytes() if path else None
             except OSError:

@@ -2,8 +2,6 @@
 
 import json
 import os
-import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,36 +9,11 @@ import pytest
 from rich.console import Console
 
 from db.session import Database
-from tests.conftest import TestAccount
-from tests.worker.test_up import until
-from worker import finalise, leashed, live, roles
+from worker import finalise, live
 from worker.client import ApiProblem, Client, ClientError, Unreachable, form_of
-from worker.job_files import NDJSON, row
+from worker.job_files import NDJSON
 from worker.service import free_port
-
-
-@pytest.fixture
-def api_url(database_url: str, tmp_path: Path) -> Iterator[str]:
-    """The API alone, as its role runs it."""
-    listen = roles.Listen(port=free_port(), workers=1, threads=4)
-    variables = {
-        "TAGMILL_DATABASE_URL": database_url,
-        "TAGMILL_DATABASE_ROLE": "tagmill_api",
-        "TAGMILL_BLOB_ROOT": str(tmp_path / "blobs"),
-        "TAGMILL_MODEL_ROOT": str(tmp_path / "models"),
-    }
-    process = leashed.spawn(roles.command("api", listen), env=roles.environment(variables), output=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{listen.port}"
-    with Client(url, None) as client:
-        until(client.ready)
-    yield url
-    leashed.end_child(process, ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)))
-
-
-@pytest.fixture
-def client(api_url: str, account: TestAccount) -> Iterator[Client]:
-    with Client(api_url, account.secret) as made:
-        yield made
+from worker.url_lists import row
 
 
 def submit(client: Client, urls: list[str], key: str) -> str:
@@ -124,6 +97,21 @@ def test_something_else_there_is_said_in_words(tmp_path: Path) -> None:
         pytest.raises(ApiProblem, match="404"),
     ):
         client.jobs(1)
+
+
+def test_title_and_detail_do_not_say_the_same_twice() -> None:
+    words = "A job needs at least one item"
+    assert str(ApiProblem(422, {"title": words, "detail": f"{words}."})) == f"{words}."
+    assert str(ApiProblem(404, {"title": "Not found", "detail": "No item."})) == "Not found. No item."
+    assert str(ApiProblem(502, {})) == "HTTP 502."
+
+
+def test_an_id_stays_one_step_of_the_path(client: Client) -> None:
+    """Unquoted, `?` and `#` would ask for the list of jobs, which exists."""
+    for wrong in ("?limit=1", "#", "../jobs", "a b", "\udcff"):
+        with pytest.raises(ApiProblem) as caught:
+            client.job(wrong)
+        assert caught.value.status == 404
 
 
 def test_wrong_endings_and_urls_are_refused() -> None:

@@ -18,16 +18,20 @@ DEMO = [sys.executable, "-m", "worker.cli", "demo"]
 
 def test_the_demo_runs_and_stops_cleanly(tmp_path: Path) -> None:
     """In a folder of its own, with no models to be had: the verdict is `review`, and it says so."""
-    draw(tmp_path / "pictures", 4)
-    (tmp_path / "pictures" / "broken.jpg").write_text("<html>no picture</html>")
+    pictures = "my [a] [/b]"
+    draw(tmp_path / pictures, 4)
+    (tmp_path / pictures / "broken-\udcff.jpg").write_text("<html>no picture</html>")
     # A shell configured for another system, and no way to any model.
     environment = clean_environment(tmp_path / "elsewhere", TAGMILL_DATABASE_URL="postgresql://nobody@127.0.0.1:1/x")
     environment |= {"PATH": "/nowhere", "HTTPS_PROXY": "http://127.0.0.1:1", "https_proxy": "http://127.0.0.1:1"}
     ended = subprocess.run(
-        [*DEMO, "--images", "pictures"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=170
+        [*DEMO, "--images", pictures], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=170
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert f"5 pictures: from {pictures}\n" in ended.stdout
     assert "4 of 5 pictures done" in ended.stdout
+    # No terminal: lines in place of a bar.
+    assert "/5 done" in ended.stdout
     assert "1 failed: not_an_image" in ended.stdout
     assert "4 review" in ended.stdout
     assert "no nsfwjs-mobilenet_v2" in ended.stdout

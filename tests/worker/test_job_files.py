@@ -1,67 +1,15 @@
-"""What `tagmill submit` makes of lists and folders: right rows, on the file's own line numbers, in bounded pieces."""
+"""What `tagmill submit` makes of folders: bounded pieces, names that a ZIP takes, and a word on what is not sent."""
 
 import io
-import json
+import os
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from worker import job_files
-from worker.client import ClientError
+from worker.client import Client, ClientError
 from worker.drawings import draw
-
-
-def lines_of(text: str, suffix: str = "") -> list[dict[str, str] | None]:
-    """The rows of a list, by line; None for a blank line."""
-    body = b"".join(job_files.ndjson(io.BytesIO(text.encode()), suffix)).decode()
-    return [json.loads(line) if line.strip() else None for line in body.split("\n")][: body.count("\n")]
-
-
-def test_txt_keeps_line_numbers_and_leaves_out_comments() -> None:
-    text = "\n# a comment\nhttp://a/1.jpg\n\n  http://a/2,3.jpg  \n"
-    assert lines_of(text, ".txt") == [None, None, {"url": "http://a/1.jpg"}, None, {"url": "http://a/2,3.jpg"}]
-
-
-def test_csv_takes_the_known_columns_by_name() -> None:
-    text = "Price,ID,url,product_id\n3,a,http://x/1,p1\n4,,http://x/2,\n"
-    assert lines_of(text, ".csv") == [
-        None,
-        {"id": "a", "url": "http://x/1", "product_id": "p1"},
-        {"url": "http://x/2"},
-    ]
-
-
-def test_csv_without_a_header_takes_its_first_column() -> None:
-    assert lines_of("http://x/1,red\nhttp://x/2,blue\n", ".csv") == [{"url": "http://x/1"}, {"url": "http://x/2"}]
-
-
-def test_csv_records_over_several_lines_keep_the_line_numbers() -> None:
-    text = 'url,note\nhttp://x/1,"two\nlines"\nhttp://x/2,\n'
-    assert lines_of(text, ".csv") == [None, None, {"url": "http://x/1"}, {"url": "http://x/2"}]
-
-
-def test_csv_without_urls_is_refused() -> None:
-    with pytest.raises(ClientError, match="no column named url"):
-        lines_of("name,size\nshirt,3\n", ".csv")
-
-
-def test_jsonl_passes_as_it_is_even_wrong_lines() -> None:
-    body = b"".join(job_files.ndjson(io.BytesIO(b'{"url": "http://x/1"}\nnot json'), ".jsonl"))
-    assert body == b'{"url": "http://x/1"}\nnot json\n'
-
-
-@pytest.mark.parametrize(
-    ("text", "row"),
-    [
-        ('{"url": "http://x/1"}\n', {"url": "http://x/1"}),
-        ("http://x/1\n", {"url": "http://x/1"}),
-        ("\ufeffurl,id\nhttp://x/1,a\n", {"url": "http://x/1", "id": "a"}),
-        ("\n\nhttps://x/1", {"url": "https://x/1"}),
-    ],
-)
-def test_stdin_is_recognised_by_its_first_line(text: str, row: dict[str, str]) -> None:
-    assert lines_of(text)[-1] == row
 
 
 def test_stdin_can_be_read_only_once() -> None:
@@ -101,3 +49,66 @@ def test_missing_and_empty_sources_are_named(tmp_path: Path) -> None:
         job_files.uploads(str(tmp_path / "gone.txt"), io.BytesIO())
     with pytest.raises(ClientError, match="no pictures"):
         job_files.uploads(str(tmp_path), io.BytesIO())
+
+
+def test_what_is_left_out_is_said(tmp_path: Path) -> None:
+    draw(tmp_path, 2)
+    for name in ("a.txt", "b.txt", "c.PDF", "noend", ".hidden.txt"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "burst.mpo").write_bytes(b"x")
+    said: list[str] = []
+    (upload,) = job_files.uploads(str(tmp_path), io.BytesIO(), say=said.append)
+    assert said == ["4 files left out, without a known picture ending: 2 .txt, 1 .pdf, 1 with none"]
+    assert "burst.mpo" in members(upload)
+
+
+NAMES = [b"caf\xe9.jpg", b"back\\slash.jpg", b"new\nline.jpg", b"C:drive.jpg", "gr\u00fcn [a].jpg".encode()]
+SENT = ["caf%E9.jpg", "back%5Cslash.jpg", "new%0Aline.jpg", "C%3Adrive.jpg", "gr\u00fcn [a].jpg"]
+
+
+def test_names_that_a_zip_cannot_hold_are_sent_under_others(tmp_path: Path) -> None:
+    for name in NAMES:
+        (tmp_path / os.fsdecode(name)).write_bytes(b"x")
+    said: list[str] = []
+    (upload,) = job_files.uploads(str(tmp_path), io.BytesIO(), say=said.append)
+    assert sorted(members(upload)) == sorted(SENT)
+    assert len(said) == 4
+    assert any("new\\nline.jpg is sent as new%0Aline.jpg" in line for line in said)
+    assert all("\n" not in line and line.isascii() for line in said)
+
+
+def test_such_a_name_takes_nobody_elses(tmp_path: Path) -> None:
+    for name in (b"a\\b.jpg", b"a%5Cb.jpg"):
+        (tmp_path / os.fsdecode(name)).write_bytes(b"x")
+    (upload,) = job_files.uploads(str(tmp_path), io.BytesIO())
+    assert sorted(members(upload)) == ["%a%5Cb.jpg", "a%5Cb.jpg"]
+
+
+def test_the_api_takes_such_names(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "my\n[a]").mkdir()
+    for name in NAMES:
+        (tmp_path / "my\n[a]" / os.fsdecode(name)).write_bytes(b"x")
+    (upload,) = job_files.uploads(str(tmp_path / "my\n[a]"), io.BytesIO())
+    params = {"name": upload.label}
+    job = client.submit(upload.body, upload.content_type, params=params, idempotency_key="k")["id"]
+    assert sorted(item["filename"] for item in client.items(job, 10)) == sorted(SENT)
+
+
+@pytest.mark.parametrize("name", ["x" * 250, "bytes-\udcff", "bell-\x07"])
+def test_a_folders_name_can_name_a_job(tmp_path: Path, name: str) -> None:
+    draw(tmp_path / name, 1)
+    (upload,) = job_files.uploads(str(tmp_path / name), io.BytesIO())
+    assert 0 < len(upload.label) <= 200
+    assert upload.label.isprintable()
+
+
+def test_here_is_a_folder_with_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(tmp_path, 1)
+    monkeypatch.chdir(tmp_path)
+    (upload,) = job_files.uploads(".", io.BytesIO())
+    assert upload.label == tmp_path.name
+
+
+def members(upload: job_files.Upload) -> list[str]:
+    with zipfile.ZipFile(io.BytesIO(b"".join(upload.body()))) as archive:
+        return archive.namelist()

@@ -129,7 +129,7 @@ def test_urls_in_a_file_come_back_as_rows(system: System, tmp_path: Path) -> Non
     assert "1 failed" in system.tagmill("wait", job).stderr
     lines = system.tagmill("results", job).stdout.splitlines()
     assert [json.loads(line)["outcome"] for line in lines] == [row["outcome"] for row in rows]
-    assert "1 pictures put back" in system.tagmill("retry", job, "--only", "http_404", "--wait").stderr
+    assert "1 picture put back" in system.tagmill("retry", job, "--only", "http_404", "--wait").stderr
     assert "finished" in system.tagmill("cancel", job, code=1).stderr
 
 
@@ -150,7 +150,7 @@ def test_stdin_and_a_wrong_line(system: System, tmp_path: Path) -> None:
     assert "line 3" in refused.stderr
     assert "blocked_scheme" in refused.stderr
     taken = system.tagmill("submit", "-", "--skip-invalid", "--out", str(tmp_path / "o.jsonl"), stdin=lines)
-    assert "1 wrong lines left out" in taken.stderr
+    assert "1 wrong line left out" in taken.stderr
     (row,) = map(json.loads, (tmp_path / "o.jsonl").read_text().splitlines())
     assert row["outcome"] == "done"
 
