@@ -1,4 +1,7 @@
-"""A job's progress as a bar in the terminal, until it ends; it changes nothing and can be started again at any time."""
+"""A job's progress until it ends, as a bar in the terminal or as lines in a log.
+
+It changes nothing and can be started again at any time.
+"""
 
 import time
 from collections.abc import Callable
@@ -12,6 +15,7 @@ from worker.client import FINAL_STATES, Client, ClientError
 from worker.patience import until_answered
 
 POLL_S = 0.5
+LINE_EVERY_S = 5.0
 
 
 class _Rate(ProgressColumn):
@@ -51,22 +55,52 @@ def wait(
         _Rate(),
         TextColumn("{task.fields[failures]}", style="red"),
     )
+    lines = Lines(console, LINE_EVERY_S)
     # With no terminal behind it, a bar would only fill a log.
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("waiting", total=None, failures="", rate=None, eta_s=None)
 
         def waiting(error: ClientError) -> None:
             bar.update(task, description="no answer, trying again")
-            if not console.is_terminal:
-                console.print(f"{error} Trying again for up to ten minutes.", soft_wrap=True, markup=False)
+            lines.say(f"{error} Trying again for up to ten minutes.")
 
         while True:
             meanwhile()
             job = until_answered(lambda: client.job(job_id), waiting=waiting, meanwhile=meanwhile)
             _show(bar, task, job)
+            lines.show(job)
             if is_settled(job):
                 return job
             time.sleep(POLL_S)
+
+
+class Lines:
+    """Progress where there is no terminal: a line at once and one every few seconds, none for a settled job."""
+
+    def __init__(self, console: Console, every_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._every_s = every_s
+        self._clock = clock
+        self._next = clock()
+
+    def show(self, job: dict[str, Any]) -> None:
+        """Print how far the job is, if it is time for it."""
+        if is_settled(job):
+            return
+        progress = job["progress"]
+        words = [f"{job['state']}: {progress['settled']}/{job['total']} done"]
+        words += [f"{progress['rate']:.1f} images/s"] if progress["rate"] else []
+        words += [f"{span(progress['eta_s'])} to go"] if progress["eta_s"] is not None else []
+        if failed := progress["outcomes"].get("failed", 0):
+            words.append(f"{failed} failed")
+        self.say(", ".join(words))
+
+    def say(self, text: str) -> None:
+        """Print a line, if it is time for one."""
+        if self._console.is_terminal or self._clock() < self._next:
+            return
+        self._next = self._clock() + self._every_s
+        self._console.print(text, soft_wrap=True, markup=False)
 
 
 def is_settled(job: dict[str, Any]) -> bool:
