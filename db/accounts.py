@@ -17,6 +17,8 @@ from db.session import enter_account
 from db.tables import Account, ApiKey
 
 SCOPES: Final = ("jobs:write", "jobs:read", "catalog:read", "system:read")
+# What a key has unless more is asked for: system:read opens numbers of all accounts.
+CLIENT_SCOPES: Final = ("jobs:write", "jobs:read", "catalog:read")
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _KEY: Final = re.compile(r"tgm_live_([0-9A-Za-z]{8})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})")
 
@@ -54,7 +56,7 @@ def create_key(
     session: Session,
     account_id: int,
     name: str,
-    scopes: tuple[str, ...] = SCOPES,
+    scopes: tuple[str, ...] = CLIENT_SCOPES,
     expires_at: datetime | None = None,
 ) -> tuple[ApiKey, str]:
     """A new key of the account: its row, and the key text, which is not stored and cannot be shown again."""

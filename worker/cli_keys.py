@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from worker.local import Place
 
 app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
+MAX_NAME = 200
 Account = Annotated[str, typer.Option(help="The account that the key opens.")]
 
 
@@ -45,13 +46,15 @@ def owners_place() -> "Iterator[Place]":
 def create(
     name: Annotated[str, typer.Argument(help="What the key is for, to know it again in the list.")],
     account: Account = "local",
-    scope: Annotated[list[str] | None, typer.Option(help="Repeat for several; without it, all scopes.")] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="Repeat for several; default: all but system:read.")] = None,
     days: Annotated[int | None, typer.Option(min=1, help="Days until it expires; without it, never.")] = None,
 ) -> None:
     """Create a key (and its account, if it is new). It is shown once; only its hash is kept."""
     from db import accounts
     from db.errors import NotFound
 
+    _check_name(name, "NAME")
+    _check_name(account, "--account")
     if unknown := sorted(set(scope or []) - set(accounts.SCOPES)):
         raise typer.BadParameter(
             f"unknown: {', '.join(unknown)}; there are {', '.join(accounts.SCOPES)}", param_hint="--scope"
@@ -62,20 +65,26 @@ def create(
             owner = accounts.by_name(session, account)
         except NotFound:
             owner = accounts.create(session, account)
-        key, secret = accounts.create_key(session, owner.id, name, tuple(scope) if scope else accounts.SCOPES, expires)
+        key, secret = accounts.create_key(session, owner.id, name, tuple(scope or accounts.CLIENT_SCOPES), expires)
         about = f"Key {key.key_id} of the account {account}; it is not shown again."
     # The key alone on stdout, so that a script can keep it.
     typer.echo(about, err=True)
     typer.echo(secret)
 
 
+def _check_name(name: str, hint: str) -> None:
+    """Names are kept for people to read: one line, not empty, no longer than the database takes."""
+    if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
+        raise typer.BadParameter(f"expected 1 to {MAX_NAME} visible characters", param_hint=hint)
+
+
 @app.command(name="list")
 def list_(account: Account = "local") -> None:
     """List an account's keys, revoked ones too."""
-    from rich.console import Console
     from rich.table import Table
 
     from db import accounts
+    from worker.screen import console, plain
 
     with owners_database() as database, database.transaction() as session:
         keys = accounts.list_keys(session, accounts.by_name(session, account).id)
@@ -83,8 +92,9 @@ def list_(account: Account = "local") -> None:
     for key in keys:
         expired = key.expires_at is not None and key.expires_at <= datetime.now(UTC)
         state = "[red]revoked[/]" if key.revoked_at else "[yellow]expired[/]" if expired else "[green]good[/]"
-        table.add_row(key.key_id, key.name, " ".join(key.scopes), _day(key.created_at), _day(key.last_used_at), state)
-    Console().print(table)
+        days = _day(key.created_at), _day(key.last_used_at)
+        table.add_row(key.key_id, plain(key.name), " ".join(key.scopes), *days, state)
+    console().print(table)
 
 
 def _day(when: datetime | None) -> str:

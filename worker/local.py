@@ -69,4 +69,7 @@ def client(home: Home) -> Client:
         raise ClientError(
             "no_key", "No API key: set TAGMILL_API_KEY (an operator makes one with `tagmill keys create`)."
         )
-    return Client(url, key)
+    if not (key.isascii() and key.isprintable()) or " " in key.strip():
+        # Neither the key nor a part of it is repeated: it may be a good one with something before it.
+        raise ClientError("bad_key", "TAGMILL_API_KEY is no API key: it may have ASCII letters, digits and _ only.")
+    return Client(url, key.strip())
