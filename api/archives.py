@@ -95,8 +95,8 @@ def _check_sizes(member: Member, total: int, settings: ApiSettings) -> None:
         raise member.refuse("zip_nested", "Archives inside archives are not opened.")
     if member.method not in (_STORED, _DEFLATED):
         raise member.refuse("zip_method", "Members must be stored or deflated.")
-    if member.size > settings.max_file_bytes:
-        raise member.refuse("file_too_large", f"A file may have {settings.max_file_bytes} bytes at most.")
+    if member.size > settings.max_picture_bytes:
+        raise member.refuse("file_too_large", f"A file may have {settings.max_picture_bytes} bytes at most.")
     if total > settings.max_zip_unpacked_bytes:
         raise member.refuse("zip_too_large", f"All members may have {settings.max_zip_unpacked_bytes} bytes at most.")
     if (member.method == _STORED and member.packed != member.size) or (member.packed == 0 and member.size):

@@ -27,7 +27,6 @@ class ApiSettings(StorageSettings):
     max_zip_ratio: int = Field(
         default=200, ge=2, description="Unpacked by packed size at which a ZIP member above 1 MiB is refused."
     )
-    max_file_bytes: int = Field(default=32 * MIB, ge=1, description="One uploaded picture at most, in bytes.")
     max_files_per_upload: int = Field(
         default=10_000, ge=1, le=1_000_000, description="Files of one multipart body or ZIP at most."
     )

@@ -42,9 +42,9 @@ def label(name: str) -> str:
 def _store(call: Call, data: Iterable[bytes], name: str, place: int) -> tuple[NewItem, bytes]:
     """The bytes into the blob store; the item that names them, and their SHA-256."""
     try:
-        key, digest, _ = call.house.blobs.put_raw(call.account_id, data, call.settings.max_file_bytes)
+        key, digest, _ = call.house.blobs.put_raw(call.account_id, data, call.settings.max_picture_bytes)
     except BlobTooLarge as error:
-        detail = f"A file may have {call.settings.max_file_bytes} bytes at most."
+        detail = f"A file may have {call.settings.max_picture_bytes} bytes at most."
         raise Problem("file_too_large", detail, [Fault("file_too_large", detail, item=place, file=name)]) from error
     return NewItem(filename=name, raw_key=key), digest
 

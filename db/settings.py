@@ -24,6 +24,9 @@ class StorageSettings(BaseSettings):
     )
     blob_root: Path = Field(description="Folder of the local blob store (uploads and working copies).")
     model_root: Path = Field(description="Folder of installed model artifacts.")
+    max_picture_bytes: int = Field(
+        default=25_000_000, ge=1, description="Largest picture, uploaded or fetched, in bytes."
+    )
     chunk_size: int = Field(
         default=512, ge=1, le=4096, description="Items of one chunk, the unit of lease and commit, at most."
     )

@@ -59,7 +59,6 @@ class WorkerSettings(StorageSettings):
     fetch_dns_s: float = Field(4, gt=0, description="Longest time to look up a name.")
     fetch_connect_s: float = Field(5, gt=0, description="Longest time to connect.")
     fetch_min_rate: int = Field(2048, ge=0, description="Bytes per second below which a download is given up.")
-    fetch_max_bytes: int = Field(25_000_000, ge=1, description="Largest picture, in bytes.")
     fetch_attempts: int = Field(3, ge=1, description="Tries of a URL that fails in a passing way.")
     fetch_redirects: int = Field(5, ge=0, description="Most redirects followed.")
     user_agent: str = Field("Tagmill/0.1 (+https://example.org/tagmill)", description="How the crawler names itself.")

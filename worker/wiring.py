@@ -35,7 +35,7 @@ def fetcher(settings: WorkerSettings) -> Fetcher:
         dns_s=settings.fetch_dns_s,
         connect_s=settings.fetch_connect_s,
         min_rate=settings.fetch_min_rate,
-        max_bytes=settings.fetch_max_bytes,
+        max_bytes=settings.max_picture_bytes,
         max_redirects=settings.fetch_redirects,
         user_agent=settings.user_agent,
         opt_out=OPT_OUT if settings.honour_opt_out else frozenset(),
@@ -52,7 +52,7 @@ def gate(settings: WorkerSettings) -> HostGate:
 def normaliser(settings: WorkerSettings) -> Normaliser:
     """The sandboxed processes; to be entered."""
     limits = SandboxLimits(
-        max_bytes=settings.fetch_max_bytes,
+        max_bytes=settings.max_picture_bytes,
         max_pixels=settings.max_pixels,
         max_side=settings.max_side,
         memory_bytes=settings.sandbox_memory_mb * 2**20,

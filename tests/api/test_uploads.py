@@ -113,7 +113,7 @@ def test_broken_multipart(client: FlaskClient, owner_db: Database, body: bytes) 
 
 
 def test_multipart_limits(make_app: Make, account: TestAccount, owner_db: Database, tmp_path: Path) -> None:
-    client = client_of(make_app(max_file_bytes=100, max_files_per_upload=3, max_multipart_bytes=100_000), account)
+    client = client_of(make_app(max_picture_bytes=100, max_files_per_upload=3, max_multipart_bytes=100_000), account)
     answer = form(client, [("ok.jpg", b"x"), ("big.jpg", b"x" * 101)])
     assert (answer.status_code, answer.json["code"]) == (413, "file_too_large")
     assert (answer.json["errors"][0]["file"], answer.json["errors"][0]["item"]) == ("big.jpg", 1)

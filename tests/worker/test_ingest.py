@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from api.settings import ApiSettings
 from db import jobs
 from db.blobs import LocalBlobs, raw_key
 from db.chunks import Chunk, ChunkItem
@@ -95,6 +96,19 @@ def line(db: Database, database_url: str, tmp_path: Path, account: TestAccount) 
     with HostileServer(files=files, addresses=("127.0.0.1", "127.0.0.2")) as server:
         yield Line(owner, database_url, tmp_path, server, account.id)
     owner.dispose()
+
+
+@pytest.mark.parametrize(("less", "code"), [(0, None), (1, "too_large")])
+def test_one_limit_of_bytes_for_uploads_and_urls(line: Line, less: int, code: str | None) -> None:
+    picture = png(30, 30)
+    line.server.files["30.png"] = picture
+    limit = ApiSettings(
+        database_url=line.url, blob_root=line.folder, model_root=line.folder, max_picture_bytes=len(picture) - less
+    ).max_picture_bytes
+    key, _, _ = line.blobs.put_raw(line.account_id, [picture], len(picture))
+    job = line.submit([NewItem(filename="a.png", raw_key=key), "30.png"])
+    line.crawl(max_picture_bytes=limit)
+    assert line.outcomes(job) == [code, code]
 
 
 def test_every_kind_of_item(line: Line) -> None:
