@@ -153,7 +153,13 @@ class Ingest:
             return answer
 
         return await visit(
-            self._gate, host_of(url), once, policy=self._policy, deferrals=chunk.deferrals, wait_s=self._wait_s
+            self._gate,
+            host_of(url),
+            once,
+            policy=self._policy,
+            deferrals=chunk.deferrals,
+            wait_s=self._wait_s,
+            account=chunk.account_id,
         )
 
     async def _upload(self, chunk: Chunk, item: ChunkItem, share: Share) -> IngestOutcome:

@@ -1,11 +1,13 @@
-"""Lets requests through host by host: a place for each, fairly between hosts; makes no request itself.
+"""Lets requests through host by host: a place for each, fairly between accounts and hosts; makes no request itself.
 
     slot(host) ─► host paused for long? ─► refused at once (Deferral), no place held
-               ─► waits in its host's own queue; hosts with someone ready take turns for the free places
+               ─► waits in its account's queue at the host; accounts with someone ready take turns for the free
+                  places, and the hosts of each (worker/turns.py)
                ─► runs, reports what came of it, and wakes the next
 
 A place of the whole is taken only together with one of the host, so that ten thousand URLs of one slow host
-hold as many places as that host may have, and never more.
+hold as many places as that host may have, and never more. What a redirect leads to is fetched in the place of the
+host that sent it.
 """
 
 import asyncio
@@ -20,6 +22,7 @@ from yarl import URL
 from worker.errors import Deferral, DeferralCode, FetchFailure, fetch_failure
 from worker.hosts import Answer, HostLine, HostRules, judge
 from worker.retry import Again, GiveUp, RetryPolicy, next_step
+from worker.turns import Turns
 
 T = TypeVar("T")
 Refusal = Deferral | FetchFailure
@@ -38,14 +41,21 @@ def host_of(url: str) -> str:
 
 
 class _Host:
-    __slots__ = ("line", "name", "ready", "timer", "waiting")
+    __slots__ = ("line", "name", "timer", "waiting")
 
     def __init__(self, name: str, rules: HostRules) -> None:
         self.name = name
         self.line = HostLine(rules)
-        self.waiting: deque[asyncio.Future[Refusal | None]] = deque()
-        self.ready = False
+        self.waiting: dict[int, deque[asyncio.Future[Refusal | None]]] = {}  # by account
         self.timer: asyncio.TimerHandle | None = None
+
+    def forget_settled(self) -> None:
+        """Let go of the first waiters of each account that have their answer."""
+        for account, waiting in list(self.waiting.items()):
+            while waiting and waiting[0].done():
+                waiting.popleft()
+            if not waiting:
+                del self.waiting[account]
 
 
 class HostGate:
@@ -57,12 +67,12 @@ class HostGate:
         self._total = self._free = total
         self._patience = patience_s
         self._hosts: dict[str, _Host] = {}
-        self._ready: deque[_Host] = deque()
+        self._turns: Turns[_Host] = Turns(total)
         self._sweep_at = _SWEEP_AT
 
-    def slot(self, host: str, wait_s: float | None = None) -> "Slot":
+    def slot(self, host: str, wait_s: float | None = None, *, account: int = 0) -> "Slot":
         """`async with gate.slot(host) as slot`: a place, or `slot.refusal` (host_busy after `wait_s`)."""
-        return Slot(self, host, wait_s)
+        return Slot(self, host, wait_s, account)
 
     def restore(self, blocked: Mapping[str, float]) -> None:
         """Take over pauses (host → seconds from now) that another process or an earlier run was asked for."""
@@ -82,10 +92,10 @@ class HostGate:
     def counts(self) -> dict[str, int]:
         """For the heartbeat: requests in flight, requests waiting, hosts remembered."""
         hosts = self._hosts.values()
-        waiting = sum(not turn.done() for host in hosts for turn in host.waiting)
+        waiting = sum(not turn.done() for host in hosts for turns in host.waiting.values() for turn in turns)
         return {"in_flight": self._total - self._free, "waiting": waiting, "hosts": len(self._hosts)}
 
-    async def enter(self, name: str, wait_s: float | None) -> Refusal | None:
+    async def enter(self, name: str, wait_s: float | None, account: int) -> Refusal | None:
         """Wait for a place at the host; None: it is taken and must be given back by `leave`."""
         loop = asyncio.get_running_loop()
         now = loop.time()
@@ -94,10 +104,10 @@ class HostGate:
         if refusal is not None:
             return refusal
         if self._free > 0 and not host.waiting and host.line.wait(now) <= 0:
-            self._grant(host, now)
+            self._grant(host, account, now)
             return None
         turn: asyncio.Future[Refusal | None] = loop.create_future()
-        host.waiting.append(turn)
+        host.waiting.setdefault(account, deque()).append(turn)
         self._wake(host, now)
         self._pump(now)
         busy = None
@@ -107,19 +117,20 @@ class HostGate:
             return await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.result() is None:
-                self.leave(name, loop.time(), Answer.NOTHING, None)
+                self.leave(name, account, loop.time(), Answer.NOTHING, None)
             self._tidy(host, loop.time())
             raise
         finally:
             if busy is not None:
                 busy.cancel()
 
-    def leave(self, name: str, began: float, answer: Answer, retry_after_s: float | None) -> None:
+    def leave(self, name: str, account: int, began: float, answer: Answer, retry_after_s: float | None) -> None:
         """Give the place back and say what came of it."""
         now = asyncio.get_running_loop().time()
         host = self._hosts[name]
         host.line.end(now, began, answer, retry_after_s)
         self._free += 1
+        self._turns.gave(account)
         self._wake(host, now)
         self._pump(now)
         self._tidy(host, now)
@@ -140,25 +151,27 @@ class HostGate:
             return fetch_failure("host_unavailable", "the host failed too often in a row", retryable=False)
         return Deferral(host.name, *pause)
 
-    def _grant(self, host: _Host, now: float) -> None:
+    def _grant(self, host: _Host, account: int, now: float) -> None:
         self._free -= 1
+        self._turns.took(account)
         host.line.begin(now)
 
     def _wake(self, host: _Host, now: float) -> None:
         """Put a host with waiters where it belongs: in the ready row, on a timer, or nowhere until a place ends."""
-        while host.waiting and host.waiting[0].done():
-            host.waiting.popleft()
-        if not host.waiting or host.ready:
+        host.forget_settled()
+        if not host.waiting:
             return
         refusal = self._refusal(host, now)
         if refusal is not None:
-            while host.waiting:
-                _settle(host.waiting.popleft(), refusal)
+            for turns in host.waiting.values():
+                for turn in turns:
+                    _settle(turn, refusal)
+            host.waiting.clear()
             return
         wait = host.line.wait(now)
         if wait <= 0:
-            host.ready = True
-            self._ready.append(host)
+            for account in host.waiting:
+                self._turns.ready(account, host)
         elif wait != float("inf"):
             if host.timer is not None:
                 host.timer.cancel()
@@ -171,20 +184,19 @@ class HostGate:
         self._pump(now)
 
     def _pump(self, now: float) -> None:
-        while self._free > 0 and self._ready:
-            host = self._ready.popleft()
-            host.ready = False
-            while host.waiting and host.waiting[0].done():
-                host.waiting.popleft()
-            if host.waiting and host.line.wait(now) <= 0:
-                self._grant(host, now)
-                host.waiting.popleft().set_result(None)
+        while self._free > 0 and (turn := self._turns.next()) is not None:
+            account, host = turn
+            host.forget_settled()
+            if account in host.waiting and host.line.wait(now) <= 0:
+                self._grant(host, account, now)
+                waiting = host.waiting.pop(account)
+                waiting.popleft().set_result(None)
+                host.waiting[account] = waiting  # behind the other accounts that wait for this host
             self._wake(host, now)
 
     def _tidy(self, host: _Host, now: float) -> None:
         """Forget a host that nobody uses or waits for and whose account is blank."""
-        while host.waiting and host.waiting[0].done():
-            host.waiting.popleft()
+        host.forget_settled()
         if not host.waiting and host.line.blank(now) and self._hosts.get(host.name) is host:
             del self._hosts[host.name]
 
@@ -205,10 +217,11 @@ def _settle(turn: asyncio.Future[Refusal | None], refusal: Refusal) -> None:
 class Slot:
     """One place at one host, or the reason why there is none (`refusal`: then nothing may be sent)."""
 
-    __slots__ = ("_answer", "_began", "_gate", "_host", "_retry_after", "_wait", "refusal")
+    __slots__ = ("_account", "_answer", "_began", "_gate", "_host", "_retry_after", "_wait", "refusal")
 
-    def __init__(self, gate: HostGate, host: str, wait_s: float | None) -> None:
+    def __init__(self, gate: HostGate, host: str, wait_s: float | None, account: int) -> None:
         self._gate = gate
+        self._account = account
         self._host = host
         self._wait = wait_s
         self._began = 0.0
@@ -217,7 +230,7 @@ class Slot:
         self.refusal: Refusal | None = None
 
     async def __aenter__(self) -> Self:
-        self.refusal = await self._gate.enter(self._host, self._wait)
+        self.refusal = await self._gate.enter(self._host, self._wait, self._account)
         self._began = asyncio.get_running_loop().time()
         return self
 
@@ -230,7 +243,7 @@ class Slot:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.refusal is None:
-            self._gate.leave(self._host, self._began, self._answer, self._retry_after)
+            self._gate.leave(self._host, self._account, self._began, self._answer, self._retry_after)
 
 
 async def visit(
@@ -241,12 +254,13 @@ async def visit(
     policy: RetryPolicy = _DEFAULT_POLICY,
     deferrals: int = 0,
     wait_s: float | None = None,
+    account: int = 0,
 ) -> T | FetchFailure | Deferral:
     """One item's fetch, with its turns at the host and its retries; between them it holds no place."""
     attempt = 0
     while True:
         attempt += 1
-        async with gate.slot(host, wait_s) as slot:
+        async with gate.slot(host, wait_s, account=account) as slot:
             if slot.refusal is not None:
                 return slot.refusal
             answer = await fetch()

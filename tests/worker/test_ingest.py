@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import io
+import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from worker.crawl_loop import Crawler
 from worker.errors import Deferral
 from worker.heartbeat import Counters
 from worker.ingest import Harvest, Ingest
+from worker.politeness import HostGate
 from worker.sandbox import Normaliser
 
 
@@ -288,6 +291,20 @@ def noise(seed: int) -> bytes:
     return out.getvalue()
 
 
+def test_the_gate_knows_whose_items_it_lets_in(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    line.submit(["1.png", "2.png"])
+    accounts: list[int] = []
+    enter = HostGate.enter
+
+    async def watched(self: HostGate, name: str, wait_s: float | None, account: int) -> Any:
+        accounts.append(account)
+        return await enter(self, name, wait_s, account)
+
+    monkeypatch.setattr(HostGate, "enter", watched)
+    line.crawl()
+    assert accounts == [line.account_id] * 2
+
+
 def test_a_stop_keeps_what_is_through_and_hands_on_the_rest() -> None:
     chunk = object.__new__(Chunk)
     items = [ChunkItem(seq, f"http://h/{seq}", None) for seq in range(5)]
@@ -309,3 +326,13 @@ def test_many_pauses_make_few_chunks() -> None:
     with contextlib.suppress(KeyError):
         assert all(waits[n] >= min(1 + n * 7.3, 3600) for n in range(500))
     assert len(waits) == 500
+
+
+def test_a_crawler_removes_what_killed_writers_left(line: Line) -> None:
+    old, young = (line.folder / "blobs" / "tmp" / name for name in ("old", "young"))
+    for path in (old, young):
+        path.write_bytes(b"half a picture")
+    os.utime(old, (0, time.time() - 2 * 3600))
+    line.submit(["1.png"])
+    line.crawl()
+    assert (old.exists(), young.exists()) == (False, True)

@@ -172,8 +172,10 @@ def test_no_history_breaks_the_limits(
 # The gate: on virtual time.
 
 
-async def use(gate: HostGate, host: str, seconds: float, log: list[Any], failure: FetchFailure | None = None) -> Any:
-    async with gate.slot(host) as slot:
+async def use(
+    gate: HostGate, host: str, seconds: float, log: list[Any], failure: FetchFailure | None = None, account: int = 0
+) -> Any:
+    async with gate.slot(host, account=account) as slot:
         if slot.refusal is not None:
             return slot.refusal
         log.append(("begin", host, now()))
@@ -225,6 +227,69 @@ def test_hosts_take_turns_when_places_are_few() -> None:
         return [host for kind, host, _ in log if kind == "begin"]
 
     assert "".join(virtually(main())) == "abcabcabaa"
+
+
+def by_account(log: list[Any], account: int, until: float = math.inf) -> int:
+    """How many requests of the account's hosts ("<account>-…") have ended."""
+    return sum(kind == "end" and host.startswith(f"{account}-") and at <= until for kind, host, at in log)
+
+
+def test_an_account_of_slow_hosts_starves_no_other() -> None:
+    """As many hosts as there are turns; what counts is how long each keeps its place."""
+
+    async def main() -> tuple[float, int, list[Any]]:
+        gate, log = HostGate(total=64), []
+        began = now()
+        slow = [asyncio.create_task(use(gate, f"1-{n}.test", 20, log, account=1)) for n in range(1536)]
+        await asyncio.sleep(0)
+        assert gate.counts()["in_flight"] == 64  # alone, it may have all
+        quick = [asyncio.create_task(use(gate, f"2-{n % 20}.test", 0.1, log, account=2)) for n in range(4000)]
+        await asyncio.gather(*quick)
+        took = now() - began
+        await asyncio.gather(*slow)
+        return took, by_account(log, 1, began + took), log
+
+    took, slow_meanwhile, log = virtually(main())
+    # The first places are free after 20 s; from then on the quick one has half of them.
+    assert took == pytest.approx(20 + 4000 * 0.1 / 32, rel=0.1)
+    assert slow_meanwhile >= 64
+    _, most = peaks(log)
+    assert most == 64
+
+
+def test_an_account_holds_no_more_than_half_while_another_waits() -> None:
+    async def main() -> None:
+        gate, log = HostGate(total=10), []
+        tasks = [
+            asyncio.create_task(use(gate, f"{account}-{n}.test", seconds, log, account=account))
+            for n in range(200)
+            for account, seconds in ((1, 7.0), (2, 1.0))
+        ]
+        await asyncio.gather(*tasks)
+        active: Counter[str] = Counter()
+        moments: dict[float, Counter[str]] = {}
+        for kind, host, at in log:
+            active[host[0]] += 1 if kind == "begin" else -1
+            moments[at] = active.copy()
+        ended = max(at for kind, host, at in log if kind == "begin" and host[0] == "2")
+        assert {count["1"] for at, count in moments.items() if at < ended} == {5}
+
+    virtually(main())
+
+
+def test_accounts_take_turns_at_a_host_that_both_want() -> None:
+    async def main() -> str:
+        gate, order = HostGate(HostRules(concurrency=1)), []
+
+        async def one(account: str) -> None:
+            async with gate.slot("same.test", account=ord(account)):
+                order.append(account)
+                await asyncio.sleep(1)
+
+        await asyncio.gather(*(one(account) for account in "aaaaaabbbc"))
+        return "".join(order)
+
+    assert virtually(main()) == "aabcababaa"
 
 
 def test_the_least_interval_between_starts_is_kept() -> None:
@@ -325,13 +390,16 @@ def test_a_busy_host_lets_go_after_the_longest_wait() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 3), st.floats(0, 6)), max_size=40), st.integers(1, 3))
-def test_cancelled_requests_give_their_places_back(plan: list[tuple[str, float, float]], total: int) -> None:
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 3), st.floats(0, 6), st.integers(1, 3)), max_size=40),
+    st.integers(1, 3),
+)
+def test_cancelled_requests_give_their_places_back(plan: list[tuple[str, float, float, int]], total: int) -> None:
     async def main() -> None:
         gate, log = HostGate(HostRules(concurrency=2), total=total), []
         tasks = []
-        for host, seconds, cancel_after in plan:
-            task = asyncio.create_task(use(gate, host, seconds, log))
+        for host, seconds, cancel_after, account in plan:
+            task = asyncio.create_task(use(gate, host, seconds, log, account=account))
             asyncio.get_running_loop().call_later(cancel_after, task.cancel)
             tasks.append(task)
         await asyncio.gather(*tasks, return_exceptions=True)
