@@ -19,7 +19,7 @@ CODES: Final[dict[str, Code]] = {
     "blocked_userinfo": Code("URLs with a user name or password are not fetched."),
     "blocked_port": Code("The port is not among the allowed ones (80, 443 and the operator's)."),
     "blocked_address": Code("The host's address is private, special-purpose or denied by the operator."),
-    "dns_failed": Code("The host name has no address.", retryable=True),
+    "dns_failed": Code("The host name has no address, or its name servers do not answer.", retryable=True),
     "connect_failed": Code("The connection was refused or unreachable.", retryable=True),
     "connect_timeout": Code("The host did not accept a connection in time.", retryable=True),
     "tls_failed": Code("The TLS handshake or the certificate check failed."),
