@@ -64,6 +64,12 @@ class Batch:
     items: Iterable[NewItem]
     fingerprint: bytes
     skipped: Callable[[], SkippedOut | None] = lambda: None
+    publish: Callable[[], None] | None = None
+
+    def request_hash(self) -> bytes:
+        """What a repeated request with the same Idempotency-Key must have in common with the first."""
+        query = repr(sorted(request.args.items())).encode()
+        return hashlib.sha256(b"\0".join((request.mimetype.encode(), query, self.fingerprint))).digest()
 
 
 def _spec(options: dict[str, Any], source: Literal["body", "query"]) -> JobSpec:
@@ -114,19 +120,21 @@ def _csv(call: Call, sent: Request, query: SubmitQuery) -> Any:
 @contextmanager
 def _multipart(call: Call, sent: Request, query: SubmitQuery) -> Iterator[Batch]:
     spec = _spec(query.options(), "query")
-    form = uploads.Multipart(call, sent)
-    form.read()
-    if form.options is not None:
-        _no_options(query, "the part `options`")
-        spec = _spec(form.options, "body")
-    yield Batch(spec, form.items, form.fingerprint)
+    with uploads.Parcel(call) as parcel:
+        form = uploads.Multipart(call, sent, parcel)
+        form.read()
+        if form.options is not None:
+            _no_options(query, "the part `options`")
+            spec = _spec(form.options, "body")
+        yield Batch(spec, form.items, form.fingerprint, publish=parcel.publish)
 
 
 @contextmanager
 def _zip(call: Call, sent: Request, query: SubmitQuery) -> Iterator[Batch]:
     spec = _spec(query.options(), "query")
-    with spooled(call.house.blobs, sent, call.settings, call.settings.max_zip_bytes) as body:
-        yield Batch(spec, uploads.from_zip(call, body.file), body.sha256)
+    limit = call.settings.max_zip_bytes
+    with spooled(call.house.blobs, sent, call.settings, limit) as body, uploads.Parcel(call) as parcel:
+        yield Batch(spec, uploads.from_zip(call, body.file, parcel), body.sha256, publish=parcel.publish)
 
 
 _READERS: Final = {
@@ -185,14 +193,24 @@ def create(call: Call, query: SubmitQuery) -> Response:
     if reader is None:
         raise Problem("unsupported_media_type", f"Send one of {', '.join(_READERS)}.")
     with reader(call, request, query) as batch:
+        if batch.publish is not None:
+            # A repeated or refused request publishes nothing.
+            if key is not None and (answer := _answered(call, batch, key)) is not None:
+                return answer
+            batch.publish()
         return _record(call, batch, key)
+
+
+def _answered(call: Call, batch: Batch, key: str) -> Response | None:
+    """The stored answer of an earlier request with this key."""
+    with call.transaction() as session:
+        stored = idempotency.begin(session, call.account_id, key)
+    return None if stored is None else _replay(stored, batch.request_hash())
 
 
 def _record(call: Call, batch: Batch, key: str | None) -> Response:
     """The one transaction: the job and its stored answer, or neither."""
-    fingerprint = hashlib.sha256(
-        b"\0".join((request.mimetype.encode(), repr(sorted(request.args.items())).encode(), batch.fingerprint))
-    ).digest()
+    fingerprint = batch.request_hash()
     with call.transaction() as session:
         if key is not None:
             stored = idempotency.begin(session, call.account_id, key)

@@ -1,14 +1,15 @@
 """Uploaded pictures: from a multipart body or a ZIP into the blob store, as a stream. Never looks at a picture.
 
-Bytes are stored under their own hash before the job exists. A refused upload leaves such bytes behind, which no row
-names and no client can read; they cost space only, and a second try finds them again.
+Bytes are kept aside until the whole upload is found good, and published under their own hash just before the job is
+stored: a refused upload leaves nothing behind. Only if the database fails in between, bytes stay that no row names and
+no client can read; the client's second try finds them again.
 """
 
 import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Self
 
 from flask import Request
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -18,6 +19,7 @@ from api import archives, bodies
 from api.errors import Fault, Problem
 from api.routing import Call
 from api.spool import pieces
+from db.blobs import Staged
 from db.errors import BlobTooLarge
 from db.jobs import NewItem
 
@@ -39,24 +41,44 @@ def label(name: str) -> str:
     return "/".join(steps)[-MAX_LABEL:] or "unnamed"
 
 
-def _store(call: Call, data: Iterable[bytes], name: str, place: int) -> tuple[NewItem, bytes]:
-    """The bytes into the blob store; the item that names them, and their SHA-256."""
-    try:
-        key, digest, _ = call.house.blobs.put_raw(call.account_id, data, call.settings.max_picture_bytes)
-    except BlobTooLarge as error:
-        detail = f"A file may have {call.settings.max_picture_bytes} bytes at most."
-        raise Problem("file_too_large", detail, [Fault("file_too_large", detail, item=place, file=name)]) from error
-    return NewItem(filename=name, raw_key=key), digest
+class Parcel:
+    """The pictures of one upload. At the end of the block, those that were not published are gone."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._staged: list[Staged] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._call.house.blobs.discard(self._staged)
+
+    def keep(self, data: Iterable[bytes], name: str, place: int) -> tuple[NewItem, bytes]:
+        """The item that names these bytes, and their SHA-256."""
+        limit = self._call.settings.max_picture_bytes
+        try:
+            staged = self._call.house.blobs.stage_raw(self._call.account_id, data, limit)
+        except BlobTooLarge as error:
+            detail = f"A file may have {limit} bytes at most."
+            raise Problem("file_too_large", detail, [Fault("file_too_large", detail, item=place, file=name)]) from error
+        self._staged.append(staged)
+        return NewItem(filename=name, raw_key=staged.key), staged.sha256
+
+    def publish(self) -> None:
+        """To be called before the transaction that stores the job: it must not name what is not there."""
+        self._call.house.blobs.publish(self._staged)
+        self._staged.clear()
 
 
-def from_zip(call: Call, file: IO[bytes]) -> list[NewItem]:
-    """Every picture of the archive, stored; nothing is stored unless the whole directory is sound."""
+def from_zip(call: Call, file: IO[bytes], parcel: Parcel) -> list[NewItem]:
+    """Every picture of the archive, kept; none is unless the whole directory is sound."""
     found = archives.members(file, call.settings)
     if not found:
         raise Problem("empty_job", "The ZIP holds no file.")
     if len(found) > call.settings.max_items_per_job:
         raise Problem("too_many_items", f"A job may have {call.settings.max_items_per_job} items at most.")
-    return [_store(call, archives.unpack(file, member), label(member.name), member.place)[0] for member in found]
+    return [parcel.keep(archives.unpack(file, member), label(member.name), member.place)[0] for member in found]
 
 
 class Multipart:
@@ -65,8 +87,9 @@ class Multipart:
     `fingerprint` is over names and contents, not over the boundary, which clients choose anew for each try.
     """
 
-    def __init__(self, call: Call, request: Request) -> None:
+    def __init__(self, call: Call, request: Request, parcel: Parcel) -> None:
         self._call = call
+        self._parcel = parcel
         self._request = request
         self._hash = hashlib.sha256()
         self.items: list[NewItem] = []
@@ -77,7 +100,7 @@ class Multipart:
         return self._hash.digest()
 
     def read(self) -> None:
-        """Store the pictures, keep the options. Problems: `invalid_multipart`, `too_many_files`, `file_too_large`, …"""
+        """Keep the pictures and the options. Problems: `invalid_multipart`, `too_many_files`, `file_too_large`, …"""
         events = self._events()
         for event in events:
             if isinstance(event, File) and event.name != "options":
@@ -97,7 +120,7 @@ class Multipart:
         if len(self.items) >= self._call.settings.max_items_per_job:
             limit = self._call.settings.max_items_per_job
             raise Problem("too_many_items", f"A job may have {limit} items at most.")
-        item, digest = _store(self._call, data, label(part.filename), len(self.items))
+        item, digest = self._parcel.keep(data, label(part.filename), len(self.items))
         self.items.append(item)
         self._hash.update(f"{item.filename}\0".encode() + digest)
 

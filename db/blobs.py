@@ -8,6 +8,8 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -24,6 +26,16 @@ def raw_key(account_id: int, sha256: bytes) -> str:
 def work_key(account_id: int, sha256: bytes) -> str:
     """Where the working copy of the picture with these original bytes is."""
     return f"work/{account_id}/{sha256.hex()[:2]}/{sha256.hex()}.jpg"
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Bytes on the store's disk that have no key yet; nobody else knows them."""
+
+    path: Path
+    key: str
+    sha256: bytes
+    size: int
 
 
 class LocalBlobs:
@@ -51,6 +63,12 @@ class LocalBlobs:
 
     def put_raw(self, account_id: int, chunks: Iterable[bytes], max_bytes: int) -> tuple[str, bytes, int]:
         """Store an upload as it streams in: (key, SHA-256, bytes). BlobTooLarge beyond `max_bytes`."""
+        staged = self.stage_raw(account_id, chunks, max_bytes)
+        self.publish([staged])
+        return staged.key, staged.sha256, staged.size
+
+    def stage_raw(self, account_id: int, chunks: Iterable[bytes], max_bytes: int) -> Staged:
+        """Keep an upload aside as it streams in, until `publish` or `discard`. BlobTooLarge beyond `max_bytes`."""
         digest = hashlib.sha256()
         size = 0
         handle, name = tempfile.mkstemp(dir=self._temporary)
@@ -64,13 +82,25 @@ class LocalBlobs:
                     file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
-            key = raw_key(account_id, digest.digest())
-            self._publish(Path(name), self._path(key))
-            _flush_folder(self._path(key).parent)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
-        return key, digest.digest(), size
+        return Staged(Path(name), raw_key(account_id, digest.digest()), digest.digest(), size)
+
+    def publish(self, staged: Iterable[Staged]) -> None:
+        """Put what was kept aside under its keys, for good."""
+        folders = set()
+        for each in staged:
+            target = self._path(each.key)
+            self._publish(each.path, target)
+            folders.add(target.parent)
+        for folder in folders:
+            _flush_folder(folder)
+
+    def discard(self, staged: Iterable[Staged]) -> None:
+        """Remove what was kept aside and not published."""
+        for each in staged:
+            each.path.unlink(missing_ok=True)
 
     def get(self, key: str) -> bytes:
         """The bytes; BlobMissing."""
@@ -102,9 +132,10 @@ class LocalBlobs:
         """Remove temporary files that a crash left behind; returns how many. `now` in Unix seconds."""
         swept = 0
         for path in self._temporary.iterdir():
-            if now - path.stat().st_mtime > older_than_s:
-                path.unlink(missing_ok=True)
-                swept += 1
+            with suppress(FileNotFoundError):  # its writer is through with it
+                if now - path.stat().st_mtime > older_than_s:
+                    path.unlink()
+                    swept += 1
         return swept
 
     def _path(self, key: str) -> Path:

@@ -1,7 +1,7 @@
 """The crawler's loop: leases several ingest chunks at a time, runs them side by side, and records each as it ends.
 
     while not stopping:  room for another chunk? ─► claim ─► ingest.work ─► record (one transaction)
-    beside it:           extend leases that moved · keep the hosts' pauses in Postgres · beat
+    beside it:           extend leases that moved · keep the hosts' pauses in Postgres · sweep the blob store · beat
 
 One event loop does the network; the database and the blob store are spoken to from threads.
 """
@@ -19,7 +19,7 @@ from db.chunks import Chunk
 from db.errors import LeaseLost, Unavailable
 from db.session import Database
 from db.states import MAX_ATTEMPTS
-from worker import failpoints, log
+from worker import blob_sweep, failpoints, log, wiring
 from worker.heartbeat import Counters, Stopwatch
 from worker.ingest import Harvest, Ingest
 from worker.leases import Leases
@@ -68,6 +68,7 @@ class Crawler:
         beside = [
             asyncio.create_task(self._keep_leases()),
             asyncio.create_task(pauses.keep()),
+            asyncio.create_task(blob_sweep.keep(wiring.blobs(self._settings), self._in_thread)),
         ]
         try:
             while not stop.is_set():

@@ -141,6 +141,40 @@ def test_labels_are_never_paths(name: str) -> None:
     assert not any(ord(c) < 32 or c in "\u202e\u2066\x7f" for c in made)
 
 
+def files(folder: Path) -> list[Path]:
+    """Every file of the blob store."""
+    return [path for path in (folder / "blobs").rglob("*") if path.is_file()]
+
+
+def test_a_refused_upload_leaves_nothing(
+    make_app: Make, account: TestAccount, owner_db: Database, tmp_path: Path
+) -> None:
+    client = client_of(make_app(max_picture_bytes=100), account)
+    assert form(client, [("kept.jpg", b"kept")]).status_code == 202
+    kept = files(tmp_path)
+    assert len(kept) == 1
+    good = ("kept.jpg", b"kept"), ("new.jpg", b"new")
+    assert form(client, [*good, ("big.jpg", b"x" * 101)]).status_code == 413
+    assert form(client, [*good], options='{"lane": 1}').status_code == 422
+    broken = zipped(("new.jpg", b"new"), ("c.jpg", b"c" * 50), method=zipfile.ZIP_STORED).replace(b"c" * 50, b"d" * 50)
+    answer = client.post("/v1/jobs", data=broken, content_type="application/zip")
+    assert (answer.status_code, answer.json["code"]) == (422, "zip_corrupt")
+    cut = b'--b\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\nnew\r\n--b\r\ncut'
+    assert client.post("/v1/jobs", data=cut, content_type="multipart/form-data; boundary=b").status_code == 400
+    assert files(tmp_path) == kept
+    assert kept[0].read_bytes() == b"kept"
+
+
+def test_a_key_used_for_another_upload_stores_nothing(client: FlaskClient, owner_db: Database, tmp_path: Path) -> None:
+    def send(content: bytes) -> int:
+        data = {"f": (io.BytesIO(content), "a.jpg")}
+        return client.post("/v1/jobs", data=data, headers={"Idempotency-Key": "u"}).status_code
+
+    assert [send(b"one"), send(b"one"), send(b"two")] == [202, 202, 422]
+    assert [path.read_bytes() for path in files(tmp_path)] == [b"one"]
+    assert count(owner_db, "jobs") == 1
+
+
 # --- archives ---------------------------------------------------------------------------------------------
 
 
@@ -305,7 +339,7 @@ def test_mutated_archives_are_answers_not_crashes(garbage: bytes, at: int) -> No
     good = zipped(("a.png", PNG[:200]), ("b/c.png", PNG[:100]))
     data = bytearray(good)
     data[at : at + len(garbage)] = garbage
-    settings = ApiSettings(database_url="x", blob_root=Path("x"), model_root=Path("x"))
+    settings = ApiSettings(database_url="postgresql://x/x", blob_root=Path("x"), model_root=Path("x"))
     file = io.BytesIO(bytes(data))
     try:
         for member in archives.members(file, settings):
