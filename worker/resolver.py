@@ -93,7 +93,12 @@ class PoolResolver(AbstractResolver):
             self._free.release()
             domain.release()
             return other
-        lookup = asyncio.get_running_loop().run_in_executor(self._pool, _look_up, host, family)
+        try:
+            lookup = asyncio.get_running_loop().run_in_executor(self._pool, _look_up, host, family)
+        except RuntimeError:  # the machine gives no further thread, or the pool is closed
+            self._free.release()
+            domain.release()
+            raise NoAnswerInTime from None
         self._running[host, family] = lookup
         lookup.add_done_callback(partial(self._ended, (host, family), domain))
         return lookup

@@ -113,6 +113,24 @@ def test_an_abandoned_lookup_keeps_its_place_until_its_thread_ends_and_is_joined
     asyncio.run(main())
 
 
+def test_where_no_thread_can_be_had_the_name_is_for_later(names: NameServers, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> list[Any]:
+        resolver = PoolResolver(1.0, per_domain=1)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refused)
+            found = await answers(resolver, ["a.shop.test", "b.shop.test"])
+        found += await answers(resolver, ["a.shop.test", "b.shop.test"])
+        await resolver.close()
+        return found
+
+    first, second, *later = asyncio.run(main())
+    assert (type(first), type(second)) == (NoAnswerInTime, NoAnswerInTime)
+    assert later == [["127.0.0.1"]] * 2
+
+
 def test_a_failed_lookup_is_a_failure_for_each_that_waits() -> None:
     async def main() -> list[Any]:
         resolver = PoolResolver(10.0)
