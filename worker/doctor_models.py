@@ -60,7 +60,8 @@ def models(where: Place) -> Iterator[Finding]:
 
 
 def _not_loaded(where: Place, host: str, entry: dict[str, Any], pinned: list[_Known]) -> Finding:
-    found = f"the worker on {host} cannot load {', '.join(entry['models'])}: {entry['reason']} ({entry['code']})"
+    reason = entry["reason"] if entry["code"] in entry["reason"] else f"{entry['reason']} ({entry['code']})"
+    found = f"the worker on {host} cannot load {', '.join(entry['models'])}: {reason}"
     repairs = [_repair(where, model) for model in pinned if _damage(where, model)]
     remedy = "; ".join(repairs) or "its jobs wait and go on once it loads; the worker's log says more"
     return Finding("model: not loaded", "broken", found, remedy)
