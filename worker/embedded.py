@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -198,6 +199,7 @@ class EmbeddedValkey(Service):
     """A Valkey of our own on loopback with a password; append-only file each second, evicts nothing."""
 
     name = "valkey"
+    _log_from = 0
 
     @property
     def url(self) -> str:
@@ -207,23 +209,32 @@ class EmbeddedValkey(Service):
     def url_of(self, database: int) -> str:
         return f"redis://:{self.password}@{LOOPBACK}:{self.port}/{database}"
 
+    @property
+    def _config(self) -> Path:
+        return self.data_dir / "valkey.conf"
+
+    @property
+    def _note(self) -> Path:
+        return self.data_dir / "pid"
+
     def _stop_steps(self) -> tuple[tuple[signal.Signals, float], ...]:
         return _VALKEY_STOP
 
     def _stop_orphan(self) -> None:
-        """Whoever answers on the recorded port with our password is ours: the password is the identity."""
-        port = self._port or self.recorded_port()
-        if port is None:
+        """The process that we noted, if it still runs our configuration: a port or an answer would prove nothing."""
+        try:
+            pid = int(self._note.read_text(encoding="ascii"))
+        except (OSError, ValueError):
             return
-        with self._client(port) as client:
-            try:
-                pid = int(client.info("server")["process_id"])
-            except redis.RedisError:
-                return
-        leashed.end_stranger(pid, _VALKEY_STOP)
+        if pid > 1 and (leashed.command_line(pid) or "").strip().endswith(f" {self._config}"):
+            leashed.end_stranger(pid, _VALKEY_STOP)
+        self._note.unlink(missing_ok=True)
 
     def _prepare(self) -> None:
         (self.data_dir / "data").mkdir(exist_ok=True, mode=0o700)
+        if not self._promised:
+            # A new one for each owner; while one lives, others hold its URL.
+            write_private(self.data_dir / "password", secrets.token_urlsafe(24))
 
     def _launch(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
         options = {
@@ -237,13 +248,22 @@ class EmbeddedValkey(Service):
             "maxmemory-policy": "noeviction",
             "databases": "256",
             "daemonize": "no",
+            "set-proc-title": "no",  # the command line tells an orphan of ours
         }
         # In a file, not in arguments: everybody can read a process list.
-        config = self.data_dir / "valkey.conf"
-        write_private(config, "".join(f"{name} {value}\n" for name, value in options.items()))
-        return leashed.spawn([valkey_binary(), config], on_parent_death=signal.SIGTERM, cwd=self.data_dir, output=log)
+        write_private(self._config, "".join(f"{name} {value}\n" for name, value in options.items()))
+        self._log_from = log.seek(0, os.SEEK_END)
+        command = [valkey_binary(), self._config]
+        child = leashed.spawn(command, on_parent_death=signal.SIGTERM, cwd=self.data_dir, output=log)
+        self._note.write_text(str(child.pid), encoding="ascii")
+        return child
 
     def _answers(self) -> bool:
+        # Its own word first: until it has the port, another program could be there, and hear our password.
+        with open(self.log_path, "rb") as said:
+            said.seek(self._log_from)
+            if b"Ready to accept connections" not in said.read():
+                return False
         with self._client(self.port) as client:
             try:
                 # Another program on this port would not know our password; another of ours is not our child.

@@ -19,6 +19,7 @@ from typing import IO, ClassVar, Self
 from worker import leashed
 
 LOOPBACK = "127.0.0.1"
+PORT_PATIENCE_S = 5.0
 
 
 class ServiceError(Exception):
@@ -36,10 +37,25 @@ def write_private(path: Path, text: str) -> None:
 
 
 def free_port() -> int:
+    """A free port that the kernel does not also lend to outgoing connections, if there is one: it can be had again."""
+    lent = _lent_ports()
+    for _ in range(200):
+        drawn = 10_000 + secrets.randbelow(50_000)
+        if drawn not in lent and is_free(drawn):
+            return drawn
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _lent_ports() -> range:
+    """The ports that the kernel gives to outgoing connections."""
+    try:
+        low, high = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()
+        return range(int(low), int(high) + 1)
+    except (OSError, ValueError):
+        return range(49_152, 65_536)  # IANA's, and that of macOS
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
@@ -63,6 +79,7 @@ class Service:
         self.log_path = self.data_dir / f"{self.name}.log"
         self._wanted_port = port
         self._port: int | None = port
+        self._promised = False
         self._start_timeout_s = start_timeout_s
         self._child: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
@@ -112,6 +129,7 @@ class Service:
             self.stop()
             raise
         (self.data_dir / "port").write_text(str(self.port), encoding="ascii")
+        self._promised = True
         return self
 
     def stop(self) -> None:
@@ -124,7 +142,7 @@ class Service:
             self._lock = None
 
     def kill(self) -> None:
-        """End the server with SIGKILL, as a crash would; ``start`` brings it back on the same port."""
+        """End the server with SIGKILL, as a crash would; ``start`` brings it back, on the same port or not at all."""
         if self._child is not None:
             self._child.kill()
             self._child.wait()
@@ -167,11 +185,26 @@ class Service:
         self._lock = lock
 
     def _choose_port(self) -> int:
-        """The asked-for port, else the one of last time (so that tunnels stay valid), else a free one."""
+        """The asked-for port, else the one of last time (so that tunnels stay valid), else a free one.
+
+        Once it was started, others hold its URL: the same port or none. ServiceError if it stays taken.
+        """
+        if self._promised:
+            self._await_port()
+            return self.port
         if self._wanted_port is not None:
             return self._wanted_port
         last = self._port or self.recorded_port()
         return last if last and is_free(last) else free_port()
+
+    def _await_port(self) -> None:
+        deadline = time.monotonic() + PORT_PATIENCE_S
+        while not is_free(self.port):
+            if time.monotonic() > deadline:
+                raise ServiceError(
+                    "port_taken", f"{self.name} was on port {self.port}, and another program is there now"
+                )
+            time.sleep(0.1)
 
     def recorded_port(self) -> int | None:
         try:

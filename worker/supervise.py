@@ -22,7 +22,7 @@ from worker.client import Client
 from worker.embedded import EmbeddedPostgres, EmbeddedValkey
 from worker.home import Home, Running
 from worker.rolelog import RoleLog
-from worker.roleprocess import RoleProcess, end_leftovers
+from worker.roleprocess import RoleProcess, end_leftovers, pause_before_restart
 from worker.service import Service, ServiceError, free_port, is_free, write_private
 
 STOP_ROLES_S = 40.0
@@ -57,6 +57,7 @@ class Supervisor:
         self._echo_log = echo_log
         self._services: list[Service] = []
         self._children: list[RoleProcess] = []
+        self._failed: dict[str, tuple[int, float]] = {}
         self._log: RoleLog | None = None
         self.database_url = ""
         self.broker_url = ""
@@ -138,14 +139,28 @@ class Supervisor:
         now = time.monotonic()
         for service in self._services:
             if not service.running:
-                self._say(f"{service.name} ended, starting it again")
-                service.start()
+                self._start_again(service, now)
         for child in self._children:
             news = child.watch(now)
             if child.refused:
                 raise ServiceError("role_refused", f"{child.role} refuses to start; {self._log_end(child.role)}")
             if news:
                 self._say(news)
+
+    def _start_again(self, service: Service, now: float) -> None:
+        """What stops it (a taken port, a full disk) may pass: the roles wait for it meanwhile, as in any outage."""
+        failures, due = self._failed.get(service.name, (0, now))
+        if now < due:
+            return
+        self._say(f"{service.name} ended, starting it again")
+        try:
+            service.start()
+        except (ServiceError, OSError) as error:
+            pause = pause_before_restart(failures + 1)
+            self._failed[service.name] = failures + 1, time.monotonic() + pause
+            self._say(f"{error}; trying again in {pause:g} s")
+        else:
+            self._failed.pop(service.name, None)
 
     def give_up_on_failing(self, most: int = 4) -> None:
         """ServiceError with the end of the log once a role was started again more than ``most`` times."""

@@ -2,11 +2,14 @@
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -15,7 +18,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from worker import leashed
+from worker import leashed, service
 from worker.embedded import EmbeddedPostgres, EmbeddedValkey
 from worker.service import Service, ServiceError
 
@@ -108,6 +111,66 @@ def test_a_taken_port_is_left_to_its_holder(tmp_path: Path, valkey: EmbeddedValk
     (tmp_path / "other" / "port").write_text(str(valkey.port))
     with EmbeddedValkey(tmp_path / "other") as other:
         assert other.port != valkey.port
+
+
+def test_whoever_listens_on_the_recorded_port_hears_no_password_and_names_no_victim(tmp_path: Path) -> None:
+    heard: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as impostor, subprocess.Popen(["sleep", "60"]) as bystander:
+
+        def listen() -> None:
+            with suppress(OSError):
+                while True:
+                    client, _ = impostor.accept()
+                    client.settimeout(1)
+                    heard.append(client.recv(4096))
+
+        ear = threading.Thread(target=listen)
+        ear.start()
+        folder = tmp_path / "vk"
+        folder.mkdir()
+        (folder / "port").write_text(str(impostor.getsockname()[1]))
+        (folder / "pid").write_text(str(bystander.pid))
+        with EmbeddedValkey(folder) as server:
+            assert server.port != impostor.getsockname()[1]
+        impostor.shutdown(socket.SHUT_RDWR)
+        ear.join()
+        alive = bystander.poll() is None
+        bystander.kill()
+    assert alive
+    assert heard == []
+
+
+def test_each_owner_of_a_valkey_has_a_password_of_its_own(tmp_path: Path) -> None:
+    with EmbeddedValkey(tmp_path / "vk") as first:
+        url = first.url
+        first.kill()
+        assert first.start().url == url
+    with EmbeddedValkey(tmp_path / "vk") as second, redis.Redis.from_url(second.url) as client:
+        assert client.ping()
+        assert second.password not in url
+
+
+def test_a_server_that_comes_back_waits_for_its_port(
+    tmp_path: Path, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "PORT_PATIENCE_S", 0.2)
+    port = valkey.port
+    valkey.kill()
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(ServiceError) as caught:
+        valkey.start()
+    assert caught.value.code == "port_taken"
+    valkey.start()
+    assert valkey.port == port
+    with redis.Redis.from_url(valkey.url) as client:
+        assert client.ping()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_first_ports_are_not_those_of_outgoing_connections() -> None:
+    low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    if high - low > 45_000:
+        pytest.skip("the kernel lends nearly every port")
+    assert not [port for port in (service.free_port() for _ in range(20)) if low <= port <= high]
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:

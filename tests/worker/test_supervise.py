@@ -1,7 +1,9 @@
 """The supervisor's smaller decisions; the whole of it is tested by running it, in test_up."""
 
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,8 @@ import redis
 
 from tests.conftest import Services
 from tests.worker.test_up import clean_environment
-from worker import roles
+from worker import roles, service
+from worker.embedded import EmbeddedValkey
 from worker.home import Home
 from worker.service import ServiceError, free_port
 from worker.supervise import Supervisor, with_login
@@ -35,8 +38,6 @@ def test_a_role_that_cannot_run_is_given_up_with_its_own_log_lines(
 
 
 def test_a_taken_port_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    import socket
-
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
@@ -96,6 +97,29 @@ def up(home: Path, **settings: str) -> "subprocess.CompletedProcess[str]":
         text=True,
         timeout=150,
     )
+
+
+def test_a_server_that_cannot_come_back_yet_does_not_end_the_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "PORT_PATIENCE_S", 0.0)
+    said: list[str] = []
+    supervisor = Supervisor(Home(tmp_path), listen=roles.Listen(port=free_port()), say=said.append)
+    with EmbeddedValkey(tmp_path / "vk") as valkey:
+        supervisor._services.append(valkey)
+        url = valkey.url
+        valkey.kill()
+        with socket.create_server(("127.0.0.1", valkey.port)):
+            supervisor.watch()
+            supervisor.watch()  # not before its pause is over
+        assert not valkey.running
+        assert len([text for text in said if "trying again" in text]) == 1
+        until = time.monotonic() + 30
+        while not valkey.running and time.monotonic() < until:
+            supervisor.watch()
+            time.sleep(0.05)
+        assert valkey.running
+        assert valkey.url == url
 
 
 def test_role_commands_are_what_was_measured_to_be_safe() -> None:
