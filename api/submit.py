@@ -64,7 +64,7 @@ class Batch:
     items: Iterable[NewItem]
     fingerprint: bytes
     skipped: Callable[[], SkippedOut | None] = lambda: None
-    publish: Callable[[], None] | None = None
+    deliver: Callable[[], None] | None = None
 
     def request_hash(self) -> bytes:
         """What a repeated request with the same Idempotency-Key must have in common with the first."""
@@ -126,7 +126,7 @@ def _multipart(call: Call, sent: Request, query: SubmitQuery) -> Iterator[Batch]
         if form.options is not None:
             _no_options(query, "the part `options`")
             spec = _spec(form.options, "body")
-        yield Batch(spec, form.items, form.fingerprint, publish=parcel.publish)
+        yield Batch(spec, form.items, form.fingerprint, deliver=parcel.deliver)
 
 
 @contextmanager
@@ -134,7 +134,7 @@ def _zip(call: Call, sent: Request, query: SubmitQuery) -> Iterator[Batch]:
     spec = _spec(query.options(), "query")
     limit = call.settings.max_zip_bytes
     with spooled(call.house.blobs, sent, call.settings, limit) as body, uploads.Parcel(call) as parcel:
-        yield Batch(spec, uploads.from_zip(call, body.file, parcel), body.sha256, publish=parcel.publish)
+        yield Batch(spec, uploads.from_zip(call, body.file, parcel), body.sha256, deliver=parcel.deliver)
 
 
 _READERS: Final = {
@@ -193,11 +193,11 @@ def create(call: Call, query: SubmitQuery) -> Response:
     if reader is None:
         raise Problem("unsupported_media_type", f"Send one of {', '.join(_READERS)}.")
     with reader(call, request, query) as batch:
-        if batch.publish is not None:
-            # A repeated or refused request publishes nothing.
+        if batch.deliver is not None:
+            # A repeated or refused request stores nothing.
             if key is not None and (answer := _answered(call, batch, key)) is not None:
                 return answer
-            batch.publish()
+            batch.deliver()
         return _record(call, batch, key)
 
 

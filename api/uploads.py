@@ -65,9 +65,9 @@ class Parcel:
         self._staged.append(staged)
         return NewItem(filename=name, raw_key=staged.key), staged.sha256
 
-    def publish(self) -> None:
+    def deliver(self) -> None:
         """To be called before the transaction that stores the job: it must not name what is not there."""
-        self._call.house.blobs.publish(self._staged)
+        self._call.house.blobs.place(self._staged)
         self._staged.clear()
 
 

@@ -64,11 +64,11 @@ class LocalBlobs:
     def put_raw(self, account_id: int, chunks: Iterable[bytes], max_bytes: int) -> tuple[str, bytes, int]:
         """Store an upload as it streams in: (key, SHA-256, bytes). BlobTooLarge beyond `max_bytes`."""
         staged = self.stage_raw(account_id, chunks, max_bytes)
-        self.publish([staged])
+        self.place([staged])
         return staged.key, staged.sha256, staged.size
 
     def stage_raw(self, account_id: int, chunks: Iterable[bytes], max_bytes: int) -> Staged:
-        """Keep an upload aside as it streams in, until `publish` or `discard`. BlobTooLarge beyond `max_bytes`."""
+        """Keep an upload aside as it streams in, until `place` or `discard`. BlobTooLarge beyond `max_bytes`."""
         digest = hashlib.sha256()
         size = 0
         handle, name = tempfile.mkstemp(dir=self._temporary)
@@ -87,7 +87,7 @@ class LocalBlobs:
             raise
         return Staged(Path(name), raw_key(account_id, digest.digest()), digest.digest(), size)
 
-    def publish(self, staged: Iterable[Staged]) -> None:
+    def place(self, staged: Iterable[Staged]) -> None:
         """Put what was kept aside under its keys, for good."""
         folders = set()
         for each in staged:
@@ -98,7 +98,7 @@ class LocalBlobs:
             _flush_folder(folder)
 
     def discard(self, staged: Iterable[Staged]) -> None:
-        """Remove what was kept aside and not published."""
+        """Remove what was kept aside and not placed."""
         for each in staged:
             each.path.unlink(missing_ok=True)
 
