@@ -124,7 +124,7 @@ def test_metrics_can_be_opened_and_survive_an_outage(make_app: Make) -> None:
 
 @pytest.mark.parametrize("n", [8])
 def test_many_streams_at_once_do_not_mix(make_app: Make, account: TestAccount, owner_db: Database, n: int) -> None:
-    app = make_app(events_poll_s=0.01, database_pool=3)
+    app = make_app(events_poll_s=0.01, database_pool=3, max_streams_per_account=n)
     jobs = [submit(client_of(app, account), 1) for _ in range(n)]
     seen: dict[str, set[str]] = {}
 
