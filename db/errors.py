@@ -1,5 +1,7 @@
 """The errors that query functions raise; each class has a stable `code`, and says nothing of HTTP."""
 
+from collections.abc import Sequence
+
 
 class DbError(Exception):
     """Base of what the data layer refuses. `code` is stable and documented; `detail` is for people."""
@@ -21,6 +23,19 @@ class Conflict(DbError):
     """The row is in a state from which the asked move does not exist."""
 
     code = "conflict"
+
+
+class PromotionRefused(Conflict):
+    """The gate is closed: the candidate falls behind the active version. `shortfalls` says in what."""
+
+    code = "promotion_refused"
+
+    def __init__(self, ref: str, shortfalls: Sequence[object]) -> None:
+        shown = [f"  {each}" for each in shortfalls[:10]]
+        if len(shortfalls) > len(shown):
+            shown.append(f"  … and {len(shortfalls) - len(shown)} more")
+        super().__init__("\n".join([f"{ref} falls behind the active version:", *shown]))
+        self.shortfalls = shortfalls
 
 
 class Unavailable(DbError):
