@@ -59,6 +59,18 @@ class TooManyItems(DbError):
         self.limit = limit
 
 
+class EmptyRerun(DbError):
+    """No published result matches the selection."""
+
+    code = "empty_rerun"
+
+
+class BadSelection(DbError):
+    """The conditions of a rerun contradict each other or its task."""
+
+    code = "bad_selection"
+
+
 class LeaseLost(DbError):
     """The chunk is no longer leased by this (owner, fence): roll back, write nothing."""
 
