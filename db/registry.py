@@ -84,8 +84,8 @@ def activate(
     if behind and forced is None:
         raise PromotionRefused(model.ref, behind)
     _retire(session, current)
-    _make_active(session, model, replaced=current and current.id)
-    detail: dict[str, Any] = {"replaced": current and current.ref}
+    _make_active(session, model, replaced=current.id if current else None)
+    detail: dict[str, Any] = {"replaced": current.ref if current else None}
     if forced is not None:
         detail |= {"forced": forced, "shortfalls": [each.row() for each in behind]}
     audit.record(session, None, actor, "model.activate", model.ref, **detail)

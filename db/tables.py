@@ -296,7 +296,7 @@ class Dataset(Base):
     __tablename__ = "datasets"
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     name: Mapped[str]
-    version: Mapped[int]
+    version: Mapped[str]
     sha256: Mapped[str]
     manifest_key: Mapped[str]
     images_root: Mapped[str]

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from worker import cli_doctor, cli_jobs, cli_keys, cli_models, cli_roles
+from worker import cli_doctor, cli_jobs, cli_keys, cli_models, cli_rerun, cli_roles
 
 app = typer.Typer(
     name="tagmill",
@@ -19,6 +19,7 @@ cli_roles.register(app)
 cli_jobs.register(app)
 app.add_typer(cli_keys.app, name="keys", rich_help_panel="Administer")
 app.add_typer(cli_models.app, name="models", rich_help_panel="Administer")
+app.add_typer(cli_rerun.app, name="rerun", rich_help_panel="Administer")
 cli_doctor.register(app)
 
 

@@ -33,7 +33,7 @@ def evaluate(db: Database, model_id: int, **metrics: float) -> None:
         session.execute(
             text(
                 "INSERT INTO datasets (name, version, sha256, manifest_key, images_root, entries)"
-                " VALUES ('d', 1, :sha, 'k', '/', 9) ON CONFLICT DO NOTHING"
+                " VALUES ('d', '1', :sha, 'k', '/', 9) ON CONFLICT DO NOTHING"
             ),
             {"sha": "0" * 64},
         )
