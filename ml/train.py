@@ -91,7 +91,8 @@ class _Run:
             bf16=config.bf16(),
             device=torch.device(config.device),
         )
-        if batchnorm.is_folded(network):
+        # A fresh network looks folded too; it knows nothing that could be undone.
+        if init is not None and batchnorm.is_folded(network):
             some = Pictures(self.training.images[:_UNFOLD_PICTURES], self.training.targets, cache)
             normaliser = recipe.preset.normaliser()
             batchnorm.unfold(network, (normaliser(batch) for batch in inputs(some, recipe, config.batch_size)))
