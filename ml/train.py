@@ -35,14 +35,16 @@ def train(
     *,
     init: Artifact | Path | None = None,
     resume: bool = False,
+    stop_after: int | None = None,
     cache_dir: Path | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> Artifact:
     """Train and write the artifact into `out_dir`/model; checkpoints and the pixel cache go to `out_dir` too.
 
     `resume` goes on from the checkpoint, if there is one, and gives the same weights as a run that was never
-    stopped, on the same machine with the same number of threads. Raises DatasetError, ArtifactError (the
-    `init`) and TrainingError.
+    stopped, on the same machine with the same number of threads. `stop_after` ends it early, after so many epochs
+    (the head's count), and writes what there is; the learning rate follows the configured length. Raises
+    DatasetError, ArtifactError (the `init`) and TrainingError.
     """
     torch.manual_seed(config.seed)
     if config.threads:
@@ -52,10 +54,11 @@ def train(
     cache, skipped = pixel_cache.prepare(manifest, images_root, cache_dir or out_dir, config.cache_side)
     for image, code in skipped.items():
         on_event({"event": "picture_skipped", "image": image, "code": code})
-    run = _Run(manifest, config, cache, out_dir, init, on_event)
-    if resume and (out_dir / checkpoint.FILE).exists():
-        run.restore(checkpoint.load(out_dir))
-    run.to_the_end()
+    saved = checkpoint.load(out_dir) if resume and (out_dir / checkpoint.FILE).exists() else None
+    run = _Run(manifest, config, cache, out_dir, init, on_event, fresh=saved is None)
+    if saved:
+        run.restore(saved)
+    run.to_the_end(stop_after or config.head_epochs + config.epochs)
     return artifact.save(out_dir / "model", run.card(), run.weights())
 
 
@@ -70,6 +73,8 @@ class _Run:
         out_dir: Path,
         init: Artifact | Path | None,
         on_event: Callable[[Event], None],
+        *,
+        fresh: bool,
     ) -> None:
         self.manifest, self.config, self.out_dir, self.on_event = manifest, config, out_dir, on_event
         self.parent = init.card.ref if isinstance(init, Artifact) else init.name if init else None
@@ -92,7 +97,7 @@ class _Run:
             device=torch.device(config.device),
         )
         # A fresh network looks folded too; it knows nothing that could be undone.
-        if init is not None and batchnorm.is_folded(network):
+        if fresh and init is not None and batchnorm.is_folded(network):
             some = Pictures(self.training.images[:_UNFOLD_PICTURES], self.training.targets, cache)
             normaliser = recipe.preset.normaliser()
             batchnorm.unfold(network, (normaliser(batch) for batch in inputs(some, recipe, config.batch_size)))
@@ -105,9 +110,8 @@ class _Run:
         self.best_epoch = -1
         self.last_checkpoint: str | None = None
 
-    def to_the_end(self) -> None:
-        """Every epoch that is still missing."""
-        total = self.config.head_epochs + self.config.epochs
+    def to_the_end(self, total: int) -> None:
+        """Every epoch that is still missing of `total`."""
         for epoch in range(self.learner.step // self.steps, total):
             if self._finished():
                 return

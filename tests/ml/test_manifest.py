@@ -41,7 +41,7 @@ def test_the_hash_sees_every_label(manifest: Manifest) -> None:
 
 def test_counts_by_label_and_split(manifest: Manifest) -> None:
     counts = manifest.counts()
-    assert counts["colour"] == dict.fromkeys(datasets.COLOURS, {"train": 4, "validation": 2})
+    assert counts["colour"] == {label: {"train": 4, "validation": 2} for label in datasets.COLOURS}
     assert counts["warm"] == {"warm": {"train": 3, "validation": 2}}  # every fourth is unknown
 
 

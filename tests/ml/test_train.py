@@ -335,7 +335,9 @@ def test_init_from_an_artifact_keeps_the_labels_it_knows(manifest: Manifest, ima
     assert not torch.equal(fresh[0], known[0])
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "efficientnet_b0", "resnet18", "squeezenet1_1", "convnext_tiny"])
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v3_small", "efficientnet_b0", "resnet18", "squeezenet1_1", "convnext_tiny"]
+)
 def test_the_last_layer_of_torchvision_classifiers_is_found(name: str) -> None:
     network = architectures.build(name, 7)
     module = network.get_submodule(heads.last_layer(network, 7))
