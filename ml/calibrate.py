@@ -1,19 +1,22 @@
 """What is fitted on validation pictures after training: a temperature per group and a threshold per label.
 
-Pure numpy on scores; changes no artifact. Fit on the validation split and judge on the test split: on the pictures
-that they were fitted on, both look better than they are.
+Pure numpy on scores; `fitted` gives a new card and writes no artifact. Fit on the validation split and judge on the
+test split: on the pictures that they were fitted on, both look better than they are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 
+from ml.card import ModelCard
 from ml.metrics import UNKNOWN, Array, Bools, Scored
 
 # Beyond these a temperature says "nothing to learn from": too few pictures, or not one mistake among them.
 COLDEST, HOTTEST = 0.05, 20.0
+MIN_SUPPORT = 10  # a threshold fitted on fewer pictures of a label follows their chance
+NEVER = 1.0
 _STEPS = 80  # bisections: far below float precision
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
@@ -89,6 +92,34 @@ def thresholds(scored: Scored, wanted_precision: float | None = None) -> dict[st
         wanted = wanted_precision
         found[label] = best_f1(scores, true) if wanted is None else most_recall(scores, true, wanted)
     return found
+
+
+def fitted(
+    card: ModelCard,
+    groups: Mapping[str, Scored],
+    *,
+    wanted_precision: float | None = None,
+    min_support: int = MIN_SUPPORT,
+) -> ModelCard:
+    """`card` with the temperature of each of `groups`, and on those scores the threshold of each of their labels.
+
+    `groups` are scores that this card gave. A label that cannot have `wanted_precision` gets the threshold NEVER; one
+    with fewer than `min_support` pictures keeps what it has.
+    """
+    heat = {group: card.temperature_of(group) for group in card.groups}
+    cuts: dict[tuple[str, str], float] = {}
+    for name, scored in groups.items():
+        by = temperature(scored)
+        heat[name] *= by
+        support = (scored.truth == 1).sum(0)
+        found = thresholds(apply_temperature(scored, by), wanted_precision)
+        for (label, cut), pictures in zip(found.items(), support, strict=True):
+            if pictures >= min_support:
+                cuts[name, label] = NEVER if cut is None else cut.value
+    labels = tuple(
+        replace(label, threshold=cuts.get((label.group, label.name), label.threshold)) for label in card.labels
+    )
+    return replace(card, temperature=heat, labels=labels)
 
 
 _Curve = tuple[Array, Array, Array]

@@ -5,8 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml import calibrate, metrics
+from ml import calibrate, metrics, scoring
+from ml.artifact import Artifact
+from ml.card import from_dict
+from ml.manifest import Entry, Group
 from ml.metrics import UNKNOWN, Scored
+from ml.predictor import Predictor
+from tests.ml.conftest import jpeg
 from tests.ml.scored import attributes, exclusive, names
 
 
@@ -124,3 +129,46 @@ def test_thresholds_see_known_pictures_only() -> None:
     assert found["b"] is not None
     assert (found["a"].value, found["b"].value) == pytest.approx((0.6, 0.5))
     assert calibrate.thresholds(exclusive(200, 3, 0), 0.999).keys() == {"label 0", "label 1", "label 2"}
+
+
+def tiny_scores(artifact: Artifact, labels: list[str]) -> Scored:
+    """What the tiny model says of pictures between grey and red, whose truth is `labels`."""
+    predictor = Predictor([artifact])
+    pictures = [predictor.prepare(jpeg((120 + 3 * at, 90, 90))) for at in range(len(labels))]
+    rows = [found[artifact.card.ref].values for found in predictor.predict(pictures)]
+    entries = [Entry(f"{at}", "0" * 64, {"colour": label}, "test", {}) for at, label in enumerate(labels)]
+    names = tuple(label.name for label in artifact.card.labels)
+    found = [(entry, {"colour": row}) for entry, row in zip(entries, rows, strict=True)]
+    cuts = scoring.thresholds(artifact.card)
+    return scoring.gather(found, {"colour": Group("exclusive", names)}, cuts).groups["colour"]
+
+
+def test_a_fitted_card_gives_the_scores_that_were_fitted(tiny_tags: Artifact) -> None:
+    labels = ["grey" if at % 5 == 0 or at < 12 else "red" for at in range(40)]
+    before = tiny_scores(tiny_tags, labels)
+    card = calibrate.fitted(tiny_tags.card, {"colour": before})
+    assert from_dict(card.to_dict()) == card, "a card that an artifact can hold"
+    after = tiny_scores(Artifact(card, tiny_tags.state, ""), labels)
+    heat = calibrate.temperature(before)
+    assert card.temperature_of("colour") == pytest.approx(heat)
+    assert after.scores == pytest.approx(calibrate.apply_temperature(before, heat).scores, abs=1e-4)
+    assert calibrate.temperature(after) == pytest.approx(1.0, abs=0.01), "nothing is left to fit"
+    again = calibrate.fitted(card, {"colour": after})
+    assert again.temperature_of("colour") == pytest.approx(card.temperature_of("colour"), rel=0.01)
+    found = calibrate.best_f1(after.scores[:, 1], after.truth[:, 1] == 1)
+    by_name = {label.name: label.threshold for label in card.labels}
+    assert found is not None
+    assert by_name["red"] == pytest.approx(found.value, abs=1e-3)
+    assert by_name["blue"] is None, "no picture is blue"
+
+
+def test_a_label_without_the_wanted_precision_is_never_reported(tiny_tags: Artifact) -> None:
+    labels = ["red" if at < 20 else "grey" for at in range(40)]  # the redder, the more often grey
+    scored = tiny_scores(tiny_tags, labels)
+    by_name = {
+        label.name: label.threshold
+        for label in calibrate.fitted(tiny_tags.card, {"colour": scored}, wanted_precision=0.99).labels
+    }
+    assert by_name["red"] == calibrate.NEVER
+    few = calibrate.fitted(tiny_tags.card, {"colour": scored}, wanted_precision=0.99, min_support=21)
+    assert {label.threshold for label in few.labels} == {None}
