@@ -14,6 +14,8 @@ from ml.card import Precision
 from ml.errors import TrainingError
 from ml.presets import ImagenetPreset, WholePreset
 
+_ONLY_IN_CARD = {"name", "version", "licence", "source", "taxonomy", "half_weights", "serve_precision"}
+
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
@@ -110,8 +112,12 @@ class TrainConfig:
         return self.device == "cpu" and cpu_has_bf16()
 
     def sha256(self) -> str:
-        """What a checkpoint remembers: two runs with the same one and the same data give the same result."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        """What a checkpoint remembers: two runs with the same one and the same data give the same weights.
+
+        So what only the card says does not count.
+        """
+        document = {name: value for name, value in self.to_dict().items() if name not in _ONLY_IN_CARD}
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""

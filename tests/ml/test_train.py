@@ -352,6 +352,7 @@ def test_a_config_survives_json_and_refuses_nonsense() -> None:
     config = datasets.config(augmentation=Augmentation(crop_scale=(0.3, 0.9), mixup=0.2), taxonomy={"g:a": "gpc:1"})
     assert from_dict(json.loads(json.dumps(config.to_dict()))) == config
     assert config.sha256() != datasets.config().sha256()
+    assert replace(config, version="2", taxonomy={}).sha256() == config.sha256()
     refused: list[Callable[[], TrainConfig]] = [
         lambda: from_dict({"name": "x", "learning_rate": 1}),
         lambda: datasets.config(batch_size=0),
