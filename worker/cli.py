@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from worker import cli_doctor, cli_jobs, cli_keys, cli_models, cli_rerun, cli_roles
+from worker import cli_datasets, cli_doctor, cli_jobs, cli_keys, cli_models, cli_rerun, cli_roles, cli_train
 
 app = typer.Typer(
     name="tagmill",
@@ -17,6 +17,8 @@ app = typer.Typer(
 )
 cli_roles.register(app)
 cli_jobs.register(app)
+cli_train.register(app)
+app.add_typer(cli_datasets.app, name="datasets", rich_help_panel="Learn")
 app.add_typer(cli_keys.app, name="keys", rich_help_panel="Administer")
 app.add_typer(cli_models.app, name="models", rich_help_panel="Administer")
 app.add_typer(cli_rerun.app, name="rerun", rich_help_panel="Administer")
@@ -42,6 +44,7 @@ def _report(error: Exception) -> bool:
     from rich.markup import escape
 
     from db.errors import DbError
+    from ml.errors import ModelError
     from worker.client import ApiProblem, ClientError
     from worker.errors import WorkerError
     from worker.service import ServiceError
@@ -52,7 +55,7 @@ def _report(error: Exception) -> bool:
             name = "TAGMILL_" + "_".join(str(part) for part in fault["loc"]).upper()
             screen.print(f"[red]{escape(name)}[/]: {escape(fault['msg'])}")
         return True
-    if not isinstance(error, (ClientError, ServiceError, DbError, WorkerError)):
+    if not isinstance(error, (ClientError, ServiceError, DbError, ModelError, WorkerError)):
         return False
     screen.print(f"[red]{escape(str(error))}[/] [dim]({error.code})[/]", soft_wrap=True)
     if isinstance(error, ApiProblem):

@@ -22,6 +22,7 @@ NAMES = frozenset(
         "after_infer_commit",
         "before_finish_job",
         "between_rerun_batches",
+        "train_checkpoint",
     }
 )
 
