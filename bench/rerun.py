@@ -1,4 +1,4 @@
-"""A rerun of a whole catalog with another model, under running workers: plan, run, diff, publish, roll back, in seconds.
+"""A rerun of a whole catalog under running workers, step by step: plan, run, diff, publish, roll back, in seconds.
 
 python -m bench.rerun [--count 4000] [--folder ../shared/data/clothing/images]
 
