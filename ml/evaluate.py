@@ -111,13 +111,11 @@ def _mistake(scored: Scored, entry: Entry, row: int, column: int) -> Mistake:
 def _group(name: str, scored: Scored, gathered: Gathered, options: Options) -> GroupEvaluation:
     size = len(gathered.entries)
     clusters = None if options.clusters is None else _clusters(gathered.entries, options.clusters)
-    draw = partial(
-        bootstrap.intervals,
-        size=size, rounds=options.rounds, seed=options.seed, level=options.level, clusters=clusters,
+    ends = bootstrap.intervals(
+        partial(_figures, scored),
+        size, rounds=options.rounds, seed=options.seed, level=options.level, clusters=clusters,
     )  # fmt: skip
-    overall = draw(lambda weights: metrics.summary(scored, weights))
-    figures = {key: _figure(value, overall[key]) for key, value in metrics.summary(scored).items()}
-    by_label = draw(lambda weights: metrics.per_label(scored, weights))
+    figures = {key: _figure(value, ends[key]) for key, value in metrics.summary(scored).items()}
     sliced: list[Slice] = []
     for column, values in _columns(gathered, name, options.slices).items():
         # A slice by the clusters' own column is one cluster: drawn whole, it would have no spread at all.
@@ -131,13 +129,19 @@ def _group(name: str, scored: Scored, gathered: Gathered, options: Options) -> G
     matrix = metrics.confusion(scored) if scored.kind == "exclusive" else np.zeros((0, 0), np.int64)
     return GroupEvaluation(
         name, scored.kind, pictures, size - pictures, figures,
-        labels=_labels(scored, by_label),
+        labels=_labels(scored, ends),
         confusion=tuple(tuple(map(int, row)) for row in matrix),
         reliability=_bins(scored),
         curves=tuple(_curve(scored, at) for at in range(len(scored.labels))),
         slices=tuple(sliced),
         mistakes=tuple(mistakes(scored, gathered.entries, options.worst)),
     )  # fmt: skip
+
+
+def _figures(scored: Scored, weights: Array) -> dict[str, Array]:
+    """Those of the group (B,) and those of its labels (B, L), under one set of weights."""
+    of_labels = metrics.per_label(scored, weights)
+    return {**metrics.summary(scored, weights, of_labels), **of_labels}
 
 
 def _figure(value: npt.ArrayLike, ends: tuple[npt.ArrayLike, npt.ArrayLike]) -> Figure:
@@ -151,7 +155,7 @@ def _labels(scored: Scored, ends: Mapping[str, tuple[Array, Array]]) -> tuple[La
     return tuple(
         LabelFigures(
             label, int(support[at]), int(said[at]), float(scored.thresholds[at]),
-            {key: _figure(point[key][at], (low[at], high[at])) for key, (low, high) in ends.items()},
+            {key: _figure(values[at], (ends[key][0][at], ends[key][1][at])) for key, values in point.items()},
         )
         for at, label in enumerate(scored.labels)
     )  # fmt: skip

@@ -223,8 +223,11 @@ def sweep(scores: Array, true: Bools, thresholds: Array | None = None) -> Sweep:
     return Sweep(at, precision(counts), recall(counts), f1(counts))
 
 
-def summary(scored: Scored, weights: Array | None = None) -> dict[str, Array]:
-    """Every figure of a whole group by name; scalars, or (B,) under `weights`.
+def summary(
+    scored: Scored, weights: Array | None = None, of_labels: dict[str, Array] | None = None
+) -> dict[str, Array]:
+    """Every figure of a whole group by name; scalars, or (B,) under `weights`. `of_labels`: what `per_label` gave, if
+    it is at hand, for ranking is the slow part.
 
     Exclusive groups add accuracy, top-k, and what thresholds cost and bring: `coverage` (pictures whose best label
     reaches its threshold) and `accuracy_reported` (accuracy on those). Attributes add `accuracy` (share of right
@@ -248,7 +251,8 @@ def summary(scored: Scored, weights: Array | None = None) -> dict[str, Array]:
         cells = counts.tp + counts.tn + counts.fp + counts.fn
         found["accuracy"] = ratio((counts.tp + counts.tn).sum(-1), cells.sum(-1))
         found["exact_match"] = ratio(total(pictures & ~wrong.any(1), weights), total(pictures, weights))
-    found["mean_average_precision"] = _mean(per_label(scored, weights)["average_precision"])
+    ranked = per_label(scored, weights) if of_labels is None else of_labels
+    found["mean_average_precision"] = _mean(ranked["average_precision"])
     found["calibration_error"] = reliability(scored, weights).error()
     return found
 

@@ -68,7 +68,7 @@ def reliability(bins: Sequence[Bin]) -> Markup:
         if of.count:
             drawn.append(_point(of, side))
     drawn += [
-        _label(_EDGE + side / 2, side + 42, "score", "middle"),
+        _label(_EDGE + side / 2, side + 42, "score; upwards, the share that came true", "middle"),
         _label(_EDGE, side + 128, "how many decisions have this score", "start"),
     ]
     return svg(side + _EDGE + 12, side + 134, "Reliability diagram", *drawn)

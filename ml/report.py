@@ -114,7 +114,8 @@ def _about(evaluation: Evaluation) -> Markup:
     said = (
         f"Intervals hold {100 * about.level:g} % of {about.rounds:,} bootstrap resamples (seed {about.seed}), which "
         f"draw {drawn}. They say how far a figure may move on other pictures of the same kind, and nothing about "
-        "pictures of another kind."
+        "pictures of another kind. The calibration error's interval leans upwards, for the noise of drawing counts as "
+        "error. Temperatures and thresholds look better than they are on the pictures that they were fitted on."
     )
     return el("section", el("h2", "How this was measured"), el("p", said), el("dl", *rows))
 

@@ -50,6 +50,7 @@ dd { margin: 0; overflow-wrap: anywhere; }
 .inline { display: block; }
 .sweeps { display: grid; grid-template-columns: repeat(auto-fill, minmax(13.5rem, 1fr)); gap: 1rem; }
 .sweeps figure, .sheet figure { margin: 0; min-width: 0; }
+.sweeps .plot { width: 100%; }
 .sweeps figcaption { font-size: .85rem; font-weight: 600; overflow-wrap: anywhere; }
 .key span { display: inline-block; margin-right: 1.1rem; }
 .key i { display: inline-block; width: 1.3rem; border-top: 3px solid; vertical-align: middle; margin-right: .35rem; }
