@@ -50,25 +50,13 @@ def import_(
 
     Says what it finds: counts, unreadable pictures, exact and near duplicates, and what leaks between the splits.
     """
-    from dataclasses import replace
-
-    from ml import importers, manifest, splits
+    from ml import splits
     from worker import manifests
 
     root = images or (source if source.is_dir() else source.parent)
-    if source.is_dir():
-        imported = importers.from_folders(source, name=name, version=version)
-    elif source.suffix.lower() == ".json":
-        loaded = replace(manifest.Manifest.load(source), name=name, version=version)
-        imported = importers.Imported(loaded, importers.Report({}, {}, (), (), (), ()), {})
-    else:
-        columns = _columns(label, "exclusive", ignore) | _columns(attribute, "attributes", ignore)
-        if not columns:
-            raise typer.BadParameter("a table needs --label or --attribute", param_hint="--label")
-        imported = importers.from_table(
-            source, root, columns, name=name, version=version,
-            image=image_column, split=split_column or None, group_column=by,
-        )  # fmt: skip
+    columns = _columns(label, "exclusive", ignore) | _columns(attribute, "attributes", ignore)
+    of_table = {"image": image_column, "split": split_column or None, "group_column": by}
+    imported = _imported(source, root, columns, name, version, of_table)
     made = imported.manifest
     if shares:
         made = splits.split(made, imported.hashes, _shares(shares), column=by, seed=seed)
@@ -131,6 +119,24 @@ def opened() -> "Iterator[tuple[Database, LocalBlobs, Path]]":
             yield database, LocalBlobs(where.blob_root), where.model_root
         finally:
             database.dispose()
+
+
+def _imported(
+    source: Path, root: Path, columns: dict[str, Any], name: str, version: str, of_table: dict[str, Any]
+) -> "Imported":
+    """The pictures of a folder, a table or a manifest, looked at one by one (those of a manifest when it is used)."""
+    from dataclasses import replace
+
+    from ml import importers, manifest
+
+    if source.is_dir():
+        return importers.from_folders(source, name=name, version=version)
+    if source.suffix.lower() == ".json":
+        loaded = replace(manifest.Manifest.load(source), name=name, version=version)
+        return importers.Imported(loaded, importers.Report({}, {}, (), (), (), ()), {})
+    if not columns:
+        raise typer.BadParameter("a table needs --label or --attribute", param_hint="--label")
+    return importers.from_table(source, root, columns, name=name, version=version, **of_table)
 
 
 def _columns(given: list[str] | None, kind: Any, ignore: list[str] | None) -> dict[str, Any]:

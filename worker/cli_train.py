@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
     app.command(rich_help_panel="Learn")(train)
     app.command(rich_help_panel="Learn")(evaluate)
+    app.command(rich_help_panel="Learn")(calibrate)
     app.add_typer(runs, name="runs", rich_help_panel="Learn")
 
 
@@ -99,7 +100,7 @@ def list_() -> None:
 
 @runs.command()
 def cancel(run: Annotated[UUID, typer.Argument(help="The run's id.")]) -> None:
-    """Cancel a run; its trainer stops within seconds."""
+    """Cancel a run; its trainer hears of it at its next heartbeat."""
     from db import training
     from worker.cli_datasets import opened
 
@@ -138,6 +139,27 @@ def evaluate(
             table.add_row(figure, f"{value.value:.4f}", f"{value.low:.4f} … {value.high:.4f}")
         screen.print(table)
     typer.echo(f"evaluation {stored} of {model} on {dataset}, {split}", err=True)
+
+
+def calibrate(
+    model: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="A registered model.")],
+    dataset: Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="A registered dataset.")],
+    version: Annotated[str, typer.Option(help="The version to make; the weights stay the same.")],
+    split: Annotated[str, typer.Option(help="The split to fit on: never the one that is measured on.")] = "validation",
+    precision: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Most recall at this precision, instead of the best F1.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 2,
+) -> None:
+    """Fit temperatures and thresholds of a model and register the result as a candidate."""
+    from worker import calibrating
+    from worker.cli_datasets import opened
+
+    with opened() as (database, blobs, model_root):
+        made = calibrating.calibrate(
+            database, blobs, model_root, model, dataset, split, version, wanted_precision=precision, threads=threads
+        )
+    typer.echo(f"{made.ref} is a candidate, made from {model}, in {made.folder}")
 
 
 def _work(database: Any, blobs: Any, model_root: Path, run_id: UUID | None) -> None:

@@ -92,6 +92,13 @@ def test_from_pictures_to_an_activated_model(tagmill: Commands, dataset: str, ow
     assert row.images == 12
     assert row.metrics["overall/category/accuracy"] > 0.8
 
+    assert "is a candidate" in tagmill("calibrate", "colours-net@1", dataset, "--version", "1-calibrated")
+    assert "exists already" in tagmill("calibrate", "colours-net@1", dataset, "--version", "1-calibrated", code=1)
+    cards = [artifact.load(tagmill.models / "colours-net" / version).card for version in ("1", "1-calibrated")]
+    assert cards[0].temperature != cards[1].temperature
+    assert cards[1].parent == "colours-net@1"
+    assert "colours-net@1" in tagmill("models", "show", "colours-net@1-calibrated")
+
     # A candidate that has learned nothing must not pass.
     tagmill.train("colours-net", epochs=0)
     tagmill("evaluate", "colours-net@2", dataset, "--rounds", "20")
