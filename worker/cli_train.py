@@ -42,8 +42,10 @@ def train(
     ] = None,
     queue: Annotated[bool, typer.Option("--queue", help="Only queue it: `tagmill runs work` trains it.")] = False,
 ) -> None:
-    """Train a model on a dataset and register it as a candidate. Interrupted or killed, it goes on from its last
-    checkpoint: `tagmill runs work`."""
+    """Train a model on a dataset and register it as a candidate.
+
+    Interrupted or killed, it goes on from its last checkpoint: `tagmill runs work`.
+    """
     from db import datasets, training
     from ml.train_config import from_dict
     from worker.cli_datasets import opened
