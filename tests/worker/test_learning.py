@@ -99,6 +99,9 @@ def test_from_pictures_to_an_activated_model(tagmill: Commands, dataset: str, ow
     assert cards[1].parent == "colours-net@1"
     assert "colours-net@1" in tagmill("models", "show", "colours-net@1-calibrated")
 
+    out = tagmill("models", "export", "colours-net@1", str(tagmill.folder / "out")).strip()
+    assert "active" in tagmill("models", "import", out), "what is there already is left as it is"
+
     # A candidate that has learned nothing must not pass.
     tagmill.train("colours-net", epochs=0)
     tagmill("evaluate", "colours-net@2", dataset, "--rounds", "20")
@@ -113,6 +116,7 @@ def test_from_pictures_to_an_activated_model(tagmill: Commands, dataset: str, ow
     assert "closed" in tagmill("models", "show", "colours-net@2")
     assert "is active" in tagmill("models", "activate", "colours-net@2", "--force", "a test")
     assert "colours-net@1 is active" in tagmill("models", "rollback")
+    assert "is retired" in tagmill("models", "retire", "colours-net@1-calibrated")
     (forced,) = rows(owner_db, "SELECT detail FROM audit_log WHERE detail ? 'forced'")
     assert forced.detail["forced"] == "a test"
 
