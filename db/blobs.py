@@ -1,6 +1,7 @@
 """The blob store: immutable bytes under content-addressed keys, in a local folder (also a network file system).
 
-A blob appears whole or not at all: temporary file, fsync, rename. Keys are made by `raw_key` and `work_key`.
+A blob appears whole or not at all: temporary file, fsync, rename. Keys are made by `raw_key`, `work_key` and
+`manifest_key`.
 """
 
 import hashlib
@@ -15,7 +16,9 @@ from typing import BinaryIO, Final
 
 from db.errors import BadBlobKey, BlobMissing, BlobTooLarge
 
-_KEY: Final = re.compile(r"(raw|work)/[0-9]{1,19}/[0-9a-f]{2}/[0-9a-f]{64}(\.jpg)?")
+_KEY: Final = re.compile(
+    r"(raw|work)/[0-9]{1,19}/[0-9a-f]{2}/[0-9a-f]{64}(\.jpg)?|manifests/[0-9a-f]{2}/[0-9a-f]{64}\.json"
+)
 
 
 def raw_key(account_id: int, sha256: bytes) -> str:
@@ -26,6 +29,11 @@ def raw_key(account_id: int, sha256: bytes) -> str:
 def work_key(account_id: int, sha256: bytes) -> str:
     """Where the working copy of the picture with these original bytes is."""
     return f"work/{account_id}/{sha256.hex()[:2]}/{sha256.hex()}.jpg"
+
+
+def manifest_key(sha256: str) -> str:
+    """Where the manifest of a dataset with this hash of its content is."""
+    return f"manifests/{sha256[:2]}/{sha256}.json"
 
 
 @dataclass(frozen=True)

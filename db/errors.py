@@ -1,5 +1,7 @@
 """The errors that query functions raise; each class has a stable `code`, and says nothing of HTTP."""
 
+from collections.abc import Sequence
+
 
 class DbError(Exception):
     """Base of what the data layer refuses. `code` is stable and documented; `detail` is for people."""
@@ -23,6 +25,19 @@ class Conflict(DbError):
     code = "conflict"
 
 
+class PromotionRefused(Conflict):
+    """The gate is closed: the candidate falls behind the active version. `shortfalls` says in what."""
+
+    code = "promotion_refused"
+
+    def __init__(self, ref: str, shortfalls: Sequence[object]) -> None:
+        shown = [f"  {each}" for each in shortfalls[:10]]
+        if len(shortfalls) > len(shown):
+            shown.append(f"  … and {len(shortfalls) - len(shown)} more")
+        super().__init__("\n".join([f"{ref} falls behind the active version:", *shown]))
+        self.shortfalls = shortfalls
+
+
 class Unavailable(DbError):
     """Postgres cannot be reached, gave up on a statement or dropped the connection: try the transaction again.
 
@@ -42,6 +57,18 @@ class TooManyItems(DbError):
     def __init__(self, limit: int) -> None:
         super().__init__(f"A job holds at most {limit} items.")
         self.limit = limit
+
+
+class EmptyRerun(DbError):
+    """No published result matches the selection."""
+
+    code = "empty_rerun"
+
+
+class BadSelection(DbError):
+    """The conditions of a rerun contradict each other or its task."""
+
+    code = "bad_selection"
 
 
 class LeaseLost(DbError):

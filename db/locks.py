@@ -15,3 +15,8 @@ def lock_key(*parts: object) -> int:
 def try_lock(session: Session, *parts: object) -> bool:
     """Take the lock until the end of this transaction, or say False at once when another one has it."""
     return bool(session.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": lock_key(*parts)}))
+
+
+def lock(session: Session, *parts: object) -> None:
+    """Take the lock until the end of this transaction, waiting for whoever has it."""
+    session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key(*parts)})

@@ -1,4 +1,13 @@
-"""Model versions: which are installed, which is active for a task."""
+"""Model versions: which are installed, which is active for a task, and how one follows another.
+
+    candidate → active    `activate`, through the promotion gate, or past it with a reason
+    active    → retired   the activation of another version, `rollback`, or `retire`
+    retired   → active    `activate` again, or `rollback` of the version that replaced it
+    candidate → retired   `retire`
+
+Jobs pin the versions that are active at their submission, and workers load what a job pinned: so an activation needs no
+restart, and a running job notices nothing.
+"""
 
 import json
 from typing import Any
@@ -6,7 +15,9 @@ from typing import Any
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db.errors import Conflict, NotFound
+from db import audit, evaluations, locks, promotion
+from db.errors import Conflict, NotFound, PromotionRefused
+from db.promotion import MARGINS, Margins, Shortfall
 from db.tables import ModelVersion, PolicyVersion
 
 
@@ -33,21 +44,89 @@ def install_model(session: Session, card: dict[str, Any], sha256: str) -> ModelV
     return session.get_one(ModelVersion, row_id)
 
 
-def activate(session: Session, name: str, version: str) -> ModelVersion:
-    """Make this version the active one of its task; the one before is retired. Jobs keep what they pinned."""
-    model = _find(session, name, version)
-    if model is None:
-        raise NotFound(f"No model {name}@{version} is registered.")
-    parameters = {"id": model.id, "task": model.task}
-    session.execute(
-        text("UPDATE model_versions SET state = 'retired' WHERE task = :task AND state = 'active' AND id <> :id"),
-        parameters,
-    )
-    session.execute(
-        text("UPDATE model_versions SET state = 'active', activated_at = now() WHERE id = :id AND state <> 'active'"),
-        parameters,
-    )
+def gate(
+    session: Session, candidate: ModelVersion, current: ModelVersion | None, margins: Margins = MARGINS
+) -> list[Shortfall]:
+    """In what the candidate falls behind the current version, by their evaluations on the same data.
+
+    Open (empty) when nothing is active or the active version was never evaluated: there is nothing to fall behind.
+    A candidate that was not evaluated on the same data is behind in every metric.
+    """
+    if current is None or current.id == candidate.id:
+        return []
+    pair = evaluations.comparable(session, current.id, candidate.id)
+    if pair is None:
+        return []
+    of_active, of_candidate = pair
+    return promotion.shortfalls(of_active.metrics, of_candidate.metrics if of_candidate else {}, margins)
+
+
+def activate(
+    session: Session,
+    name: str,
+    version: str,
+    *,
+    forced: str | None = None,
+    margins: Margins = MARGINS,
+    actor: str = "system",
+) -> ModelVersion:
+    """candidate or retired → active; the version before it → retired, and remembered for a rollback.
+
+    Raises NotFound, and PromotionRefused when the gate is closed and no reason to force it is given. The reason and
+    the shortfalls go into the audit log.
+    """
+    model = _existing(session, name, version)
+    locks.lock(session, "activate", model.task)
+    current = active(session, model.task)
+    if current is not None and current.id == model.id:
+        return model
+    behind = gate(session, model, current, margins)
+    if behind and forced is None:
+        raise PromotionRefused(model.ref, behind)
+    _retire(session, current)
+    _make_active(session, model, replaced=current.id if current else None)
+    detail: dict[str, Any] = {"replaced": current.ref if current else None}
+    if forced is not None:
+        detail |= {"forced": forced, "shortfalls": [each.row() for each in behind]}
+    audit.record(session, None, actor, "model.activate", model.ref, **detail)
     session.refresh(model)
+    return model
+
+
+def rollback(session: Session, task: str, *, actor: str = "system") -> tuple[ModelVersion, ModelVersion]:
+    """active → retired, and the version that it replaced → active again: (the one left, the one now active).
+
+    Asks no gate: a rollback is for when things go wrong. A second one goes one version further back. Raises Conflict
+    when nothing is active or the active version replaced none.
+    """
+    locks.lock(session, "activate", task)
+    current = active(session, task)
+    if current is None:
+        raise Conflict(f"No model is active for {task}: nothing to roll back.")
+    if current.replaced is None:
+        raise Conflict(f"{current.ref} replaced no other version: there is nothing to go back to.")
+    before = session.get_one(ModelVersion, current.replaced)
+    _retire(session, current)
+    _make_active(session, before, replaced=before.replaced)
+    audit.record(session, None, actor, "model.rollback", before.ref, rolled_back=current.ref)
+    session.refresh(before)
+    session.refresh(current)
+    return current, before
+
+
+def retire(session: Session, name: str, version: str, *, actor: str = "system") -> ModelVersion:
+    """candidate → retired. Its files stay: jobs and results that name it must stay explicable.
+
+    Raises Conflict for the active version: activate another one, or roll back, which retires it.
+    """
+    model = _existing(session, name, version)
+    locks.lock(session, "activate", model.task)
+    session.refresh(model)
+    if model.state == "active":
+        raise Conflict(f"{model.ref} is active for {model.task}. Activate another version, or roll back.")
+    if model.state == "candidate":
+        _retire(session, model)
+        audit.record(session, None, actor, "model.retire", model.ref)
     return model
 
 
@@ -59,10 +138,19 @@ def active(session: Session, task: str) -> ModelVersion | None:
 def by_ref(session: Session, ref: str) -> ModelVersion:
     """The version that a job pinned as name@version; NotFound."""
     name, _, version = ref.rpartition("@")
-    model = _find(session, name, version)
-    if model is None:
-        raise NotFound(f"No model {ref} is registered.")
-    return model
+    return _existing(session, name, version)
+
+
+def lineage(session: Session, model: ModelVersion) -> list[str]:
+    """What the model was made from, nearest first, by the `parent` of each card; ends at one not registered here."""
+    line: list[str] = []
+    parent = model.card.get("parent")
+    while isinstance(parent, str) and parent not in line:
+        line.append(parent)
+        name, _, version = parent.rpartition("@")
+        ancestor = _find(session, name, version)
+        parent = ancestor.card.get("parent") if ancestor else None
+    return line
 
 
 def list_models(session: Session) -> list[ModelVersion]:
@@ -73,6 +161,31 @@ def list_models(session: Session) -> list[ModelVersion]:
 def active_policy(session: Session) -> PolicyVersion | None:
     """The policy that new jobs are decided by."""
     return session.scalar(select(PolicyVersion).where(PolicyVersion.active))
+
+
+def _retire(session: Session, model: ModelVersion | None) -> None:
+    if model is not None:
+        session.execute(
+            text("UPDATE model_versions SET state = 'retired', retired_at = now() WHERE id = :id"), {"id": model.id}
+        )
+        session.refresh(model)
+
+
+def _make_active(session: Session, model: ModelVersion, *, replaced: int | None) -> None:
+    session.execute(
+        text(
+            "UPDATE model_versions SET state = 'active', activated_at = now(), retired_at = NULL, replaced = :replaced"
+            " WHERE id = :id"
+        ),
+        {"id": model.id, "replaced": replaced},
+    )
+
+
+def _existing(session: Session, name: str, version: str) -> ModelVersion:
+    model = _find(session, name, version)
+    if model is None:
+        raise NotFound(f"No model {name}@{version} is registered.")
+    return model
 
 
 def _find(session: Session, name: str, version: str) -> ModelVersion | None:

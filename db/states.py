@@ -11,6 +11,14 @@ chunk   ready  → leased      `chunks.claim`; the attempt and the fence are cou
         leased → ready       its owner at a graceful stop (`chunks.release`), or the reaper, when the lease ran out
                              or the owner's heartbeat stopped
         ready  → done        the finaliser, for a cancelled job
+rerun   staged → publishing → published, published or publishing → rolling_back → rolled_back, and
+        staged → dropping → dropped: each by its command (`publishing`), in batches; `position` says how far it is,
+                             so that whoever gives the command again after a crash goes on from there
+training run
+        queued → running     a trainer's claim (`training`), also of a run whose lease ran out: the trainer died
+        running → finished, failed   its owner, by compare-and-set on (owner, fence)
+        running → queued     its owner at a graceful stop
+        queued, running → cancelled   its operator; the trainer notices at its next heartbeat
 """
 
 from typing import Final
@@ -22,6 +30,8 @@ LANES: Final = ("interactive", "bulk")
 OUTCOMES: Final = ("done", "failed", "cancelled")
 ANALYSES: Final = ("tags", "moderation")
 MODEL_STATES: Final = ("candidate", "active", "retired")
+RERUN_STATES: Final = ("staged", "publishing", "published", "rolling_back", "rolled_back", "dropping", "dropped")
+TRAINING_STATES: Final = ("queued", "running", "finished", "failed", "cancelled")
 VERDICTS: Final = ("approve", "review", "reject")
 
 JOB_MOVES: Final = frozenset(

@@ -51,7 +51,8 @@ class ApiKey(Base):
 
 
 class ModelVersion(Base):
-    """An installed model artifact. At most one version a task is active (a partial unique index says so)."""
+    """An installed model artifact. At most one version a task is active (a partial unique index says so); `replaced`
+    is the version that was active before it: where a rollback goes."""
 
     __tablename__ = "model_versions"
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
@@ -63,6 +64,8 @@ class ModelVersion(Base):
     card: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
     activated_at: Mapped[datetime | None]
+    replaced: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"))
+    retired_at: Mapped[datetime | None]
 
     @property
     def ref(self) -> str:
@@ -182,7 +185,8 @@ class Ingest(Base):
 
 
 class Result(Base):
-    """The outcome of an item, written once: tags and verdict, or the code of what failed."""
+    """The outcome of an item, written once: tags and verdict, or the code of what failed. Only a published rerun
+    replaces its tags or its moderation; `published` then says by task which model and which rerun that was."""
 
     __tablename__ = "results"
     bucket: Mapped[int] = mapped_column(primary_key=True)
@@ -196,6 +200,7 @@ class Result(Base):
     tags: Mapped[list[dict[str, Any]] | None]
     moderation: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime]
+    published: Mapped[dict[str, Any] | None]
 
 
 class Image(Base):
@@ -288,3 +293,93 @@ class Host(Base):
     host: Mapped[str] = mapped_column(primary_key=True)
     not_before: Mapped[datetime]
     updated_at: Mapped[datetime]
+
+
+class Dataset(Base):
+    """A version of a labelled set of pictures: the hash of its manifest, and where manifest and pictures are."""
+
+    __tablename__ = "datasets"
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    name: Mapped[str]
+    version: Mapped[str]
+    sha256: Mapped[str]
+    manifest_key: Mapped[str]
+    images_root: Mapped[str]
+    entries: Mapped[int]
+    summary: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+
+    @property
+    def ref(self) -> str:
+        """How commands name this version."""
+        return f"{self.name}@{self.version}"
+
+
+class TrainingRun(Base):
+    """A training, leased by a trainer like a chunk by a worker; `name` and `version` are the model's to be."""
+
+    __tablename__ = "training_runs"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
+    state: Mapped[str]
+    name: Mapped[str]
+    version: Mapped[str]
+    config: Mapped[dict[str, Any]]
+    init: Mapped[str | None]
+    owner: Mapped[UUID | None]
+    fence: Mapped[int]
+    lease_until: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(SmallInteger)
+    progress: Mapped[dict[str, Any]]
+    code: Mapped[str | None]
+    detail: Mapped[str | None]
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class Evaluation(Base):
+    """How a model did on a split of a dataset: flat `metrics` for the promotion gate, and the whole `report`."""
+
+    __tablename__ = "evaluations"
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"))
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
+    split: Mapped[str]
+    images: Mapped[int]
+    metrics: Mapped[dict[str, Any]]
+    report: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+
+
+class Rerun(Base):
+    """Published results analysed again by another model in a job of its own; states: `db.states`."""
+
+    __tablename__ = "reruns"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    account_id: Mapped[int] = mapped_column(ForeignKey("accounts.id"))
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), unique=True)
+    task: Mapped[str]
+    model: Mapped[str]
+    state: Mapped[str]
+    selection: Mapped[dict[str, Any]]
+    total: Mapped[int]
+    position: Mapped[int]
+    published: Mapped[int]
+    restored: Mapped[int]
+    created_at: Mapped[datetime]
+    published_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+
+class RerunItem(Base):
+    """Which result an item of a rerun's job stands for; `before`: what publishing replaced there."""
+
+    __tablename__ = "rerun_items"
+    rerun_id: Mapped[UUID] = mapped_column(ForeignKey("reruns.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    account_id: Mapped[int] = mapped_column(BigInteger)
+    bucket: Mapped[int]
+    job_id: Mapped[UUID]
+    source_seq: Mapped[int]
+    before: Mapped[dict[str, Any] | None]

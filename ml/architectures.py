@@ -1,11 +1,13 @@
 """Networks by name: torchvision's classifiers and the few of our own; brings no weights."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 import torchvision
 from torch import Tensor, nn
+from torchvision.models import get_model_weights
 from torchvision.models.mobilenetv2 import mobilenet_v2
 from torchvision.ops.misc import Conv2dNormActivation
 
@@ -50,6 +52,41 @@ OWN: dict[str, Callable[[int], nn.Module]] = {
     "nsfwjs_mobilenet_v2": NsfwjsMobileNetV2,
     "tiny_colour": TinyColour,
 }
+
+
+# Worth starting from, small to large; `build` takes every other classifier of torchvision too.
+CURATED = (
+    *("squeezenet1_1", "mobilenet_v3_small", "shufflenet_v2_x1_0", "mobilenet_v2", "mobilenet_v3_large"),
+    *("efficientnet_b0", "regnet_y_400mf", "resnet18", "regnet_y_1_6gf", "efficientnet_v2_s", "resnet50"),
+    *("convnext_tiny", "convnext_small", "swin_t", "vit_b_16"),
+)
+TORCHVISION_LICENCE = "BSD-3-Clause (code); ImageNet weights: see their own page"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is known of an architecture before it is trained: as torchvision publishes it, on ImageNet-1k."""
+
+    name: str
+    parameters: int
+    gigaflops: float  # multiply-adds for one picture at the size that it was measured with
+    top1: float  # per cent
+    licence: str = TORCHVISION_LICENCE
+
+    @property
+    def half_megabytes(self) -> float:
+        """Size of an fp16 artifact with ImageNet's 1000 labels, in 10⁶ bytes."""
+        return self.parameters * 2 / 1e6
+
+
+def curated() -> list[Choice]:
+    """The recommended architectures, with torchvision's own figures."""
+    found = []
+    for name in CURATED:
+        meta = get_model_weights(name)["IMAGENET1K_V1"].meta
+        accuracy = meta["_metrics"]["ImageNet-1K"]["acc@1"]
+        found.append(Choice(name, meta["num_params"], meta["_ops"], accuracy))
+    return found
 
 
 def names() -> list[str]:

@@ -36,7 +36,8 @@ class Label:
 class ModelCard:
     """Everything about a model but its weights.
 
-    `head` maps each label group to its activation. `precision` is the lowest one in which the scores still
+    `head` maps each label group to its activation. `temperature` divides the logits before it: one for all
+    groups, or one per group. `precision` is the lowest one in which the scores still
     hold what the card promises: a backend may compute in more, never in less. `preset` is {"name": …,
     parameters…}.
     """
@@ -49,7 +50,7 @@ class ModelCard:
     head: Mapping[str, Head]
     preset: Mapping[str, Any]
     precision: Precision = "fp32"
-    temperature: float = 1.0
+    temperature: float | Mapping[str, float] = 1.0
     metrics: Mapping[str, Any] = field(default_factory=dict)
     data_manifest_sha256: str | None = None
     licence: str = "unknown"
@@ -69,12 +70,18 @@ class ModelCard:
             groups.setdefault(label.group, []).append(position)
         return groups
 
+    def temperature_of(self, group: str) -> float:
+        """What the logits of one group are divided by."""
+        return self.temperature if isinstance(self.temperature, int | float) else self.temperature[group]
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form; label fields that are not set are left out."""
         card = {name: getattr(self, name) for name in self.__slots__}
         card["labels"] = [{k: v for k, v in asdict(label).items() if v is not None} for label in self.labels]
         for name in ("head", "preset", "metrics"):
             card[name] = dict(card[name])
+        if isinstance(self.temperature, Mapping):
+            card["temperature"] = dict(self.temperature)
         return card
 
 
@@ -95,7 +102,7 @@ def from_dict(document: object) -> ModelCard:
         head=_heads(document.get("head"), labels),
         preset=_preset(document.get("preset")),
         precision=cast("Precision", _choice(document.get("precision", "fp32"), "precision", get_args(Precision))),
-        temperature=_temperature(document.get("temperature", 1.0)),
+        temperature=_temperatures(document.get("temperature", 1.0), labels),
         metrics=MappingProxyType(_object(document.get("metrics", {}), "metrics")),
         data_manifest_sha256=_sha256(document.get("data_manifest_sha256")),
         licence=_text(document.get("licence", "unknown"), "licence"),
@@ -140,10 +147,20 @@ def _number(value: object, name: str) -> float:
     return float(value)
 
 
-def _temperature(value: object) -> float:
-    temperature = _number(value, "temperature")
+def _temperatures(value: object, labels: tuple[Label, ...]) -> float | Mapping[str, float]:
+    """`value` is one temperature for all groups, or {group: temperature} for exactly the groups that exist."""
+    if not isinstance(value, dict):
+        return _temperature(value, "temperature")
+    groups = {label.group for label in labels}
+    if set(value) != groups:
+        raise _invalid("temperature", f"must name exactly the groups {sorted(groups)}")
+    return MappingProxyType({group: _temperature(value[group], f"temperature.{group}") for group in sorted(groups)})
+
+
+def _temperature(value: object, name: str) -> float:
+    temperature = _number(value, name)
     if temperature <= 0:
-        raise _invalid("temperature", "must be above 0")
+        raise _invalid(name, "must be above 0")
     return temperature
 
 

@@ -30,3 +30,28 @@ class BackendError(ModelError):
 
 class PredictError(ModelError):
     """No batch can run. Codes: no_models, duplicate_model, out_of_memory, wrong_output_length."""
+
+
+class DatasetError(ModelError):
+    """A dataset that cannot be used; `field` names the place at fault, if one is.
+
+    Codes: manifest_missing, manifest_invalid, table_invalid, split_invalid, dataset_changed, dataset_empty,
+    label_unknown, class_missing.
+    """
+
+    def __init__(self, code: str, detail: str, field: str | None = None) -> None:
+        super().__init__(code, detail)
+        self.field = field
+
+
+class TrainingError(ModelError):
+    """A training run that cannot go on. `step` and `checkpoint` say where one may start again.
+
+    Codes: config_invalid, loss_not_finite, out_of_memory, checkpoint_missing, checkpoint_invalid,
+    checkpoint_mismatch.
+    """
+
+    def __init__(self, code: str, detail: str, *, step: int | None = None, checkpoint: str | None = None) -> None:
+        super().__init__(code, detail)
+        self.step = step
+        self.checkpoint = checkpoint

@@ -99,7 +99,35 @@ class NsfwjsPreset:
         return Normaliser([0.0] * 3, [255.0] * 3)
 
 
-PRESETS: dict[str, Callable[..., Preset]] = {"imagenet": ImagenetPreset, "nsfwjs": NsfwjsPreset}
+@dataclass(frozen=True, slots=True)
+class WholePreset:
+    """The whole picture squashed to size×size (bilinear, antialiased): no crop, so that long garments keep
+    their sleeves and hems. Output of the call: uint8 3×size×size. Normalised: float32, (x/255 − mean)/std.
+    """
+
+    name: ClassVar[str] = "whole"
+    size: int = 224
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        _positive(self.size, "size")
+        _three(self.mean, "mean", allow_zero=True)
+        _three(self.std, "std", allow_zero=False)
+
+    def __call__(self, picture: Tensor) -> Tensor:
+        squashed: Tensor = TF.resize(picture, [self.size, self.size], antialias=True)
+        return squashed.contiguous()
+
+    def normaliser(self) -> nn.Module:
+        return Normaliser([255 * value for value in self.mean], [255 * value for value in self.std])
+
+
+PRESETS: dict[str, Callable[..., Preset]] = {
+    "imagenet": ImagenetPreset,
+    "nsfwjs": NsfwjsPreset,
+    "whole": WholePreset,
+}
 
 
 def from_card(preset: Mapping[str, Any]) -> Preset:
@@ -114,7 +142,7 @@ def from_card(preset: Mapping[str, Any]) -> Preset:
         raise ArtifactError("card_invalid", f"preset: {error}", field="preset") from None
 
 
-def to_card(preset: ImagenetPreset | NsfwjsPreset) -> dict[str, Any]:
+def to_card(preset: ImagenetPreset | NsfwjsPreset | WholePreset) -> dict[str, Any]:
     """The card's form of a preset, every parameter written out."""
     return {"name": preset.name, **json.loads(json.dumps(asdict(preset)))}
 

@@ -31,18 +31,20 @@ class LabelSet:
         twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
         # A name that two groups share gets its group in front, else one score would hide the other.
         self.keys = [f"{label.group}:{label.name}" if label.name in twice else label.name for label in card.labels]
-        self._temperature = card.temperature
-        self._groups = [(card.head[group], torch.tensor(at)) for group, at in card.groups.items()]
+        self._groups = [
+            (card.head[group], card.temperature_of(group), torch.tensor(at)) for group, at in card.groups.items()
+        ]
 
     def activate(self, logits: Tensor) -> Tensor:
         """Logits N×labels → scores N×labels, float32 in 0…1: per group softmax (sums to 1) or sigmoid."""
-        logits = logits.float() / self._temperature
+        logits = logits.float()
         if len(self._groups) == 1:
-            return _activate(self._groups[0][0], logits)
+            head, temperature, _ = self._groups[0]
+            return _activate(head, logits / temperature)
         scores = torch.empty_like(logits)
-        for head, positions in self._groups:
+        for head, temperature, positions in self._groups:
             at = positions.to(logits.device)
-            scores[:, at] = _activate(head, logits[:, at])
+            scores[:, at] = _activate(head, logits[:, at] / temperature)
         return scores
 
 

@@ -4,7 +4,7 @@ Its scores depend on the mean colour only: logits = GAIN · (colour · direction
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -29,9 +29,19 @@ DIRECTIONS: dict[Task, dict[str, tuple[float, float, float]]] = {
 }
 
 
-def make_tiny(folder: Path, task: Task, *, name: str | None = None, version: str = "1") -> Artifact:
-    """Write the artifact for `task` into `folder`: tags grey, red, green, blue; or NSFWJS's five classes."""
-    directions = DIRECTIONS[task]
+def make_tiny(
+    folder: Path,
+    task: Task,
+    *,
+    name: str | None = None,
+    version: str = "1",
+    renamed: Mapping[str, str] | None = None,
+) -> Artifact:
+    """Write the artifact for `task` into `folder`: tags grey, red, green, blue; or NSFWJS's five classes.
+
+    `renamed`: other names for some labels, {usual: other}: a version that answers differently.
+    """
+    directions = {(renamed or {}).get(label, label): direction for label, direction in DIRECTIONS[task].items()}
     state = {
         "features.0.weight": torch.eye(3).view(3, 3, 1, 1),
         "features.1.weight": torch.ones(3),

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from worker import cli_doctor, cli_jobs, cli_keys, cli_models, cli_roles
+from worker import cli_datasets, cli_doctor, cli_jobs, cli_keys, cli_models, cli_rerun, cli_roles, cli_train
 
 # How a fault says where it is, what helps most first.
 PLACES = ("line", "file", "item", "field")
@@ -19,8 +19,11 @@ app = typer.Typer(
 )
 cli_roles.register(app)
 cli_jobs.register(app)
+cli_train.register(app)
+app.add_typer(cli_datasets.app, name="datasets", rich_help_panel="Learn")
 app.add_typer(cli_keys.app, name="keys", rich_help_panel="Administer")
 app.add_typer(cli_models.app, name="models", rich_help_panel="Administer")
+app.add_typer(cli_rerun.app, name="rerun", rich_help_panel="Administer")
 cli_doctor.register(app)
 
 
@@ -41,6 +44,7 @@ def _report(error: Exception) -> bool:
     from pydantic import ValidationError
 
     from db.errors import DbError
+    from ml.errors import ModelError
     from worker.client import ApiProblem, ClientError
     from worker.errors import WorkerError
     from worker.screen import console, plain
@@ -53,7 +57,7 @@ def _report(error: Exception) -> bool:
             name = "TAGMILL_" + "_".join(str(part) for part in fault["loc"]).upper()
             screen.print(f"[red]{plain(name)}[/]: {plain(fault['msg'])}", soft_wrap=True)
         return True
-    if not isinstance(error, (ClientError, ServiceError, DbError, WorkerError)):
+    if not isinstance(error, (ClientError, ServiceError, DbError, ModelError, WorkerError)):
         return False
     # The API speaks of its parameter; who reads this has an option.
     text = str(error).replace("`on_invalid=skip`", "`--skip-invalid`")

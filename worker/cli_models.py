@@ -1,10 +1,13 @@
-"""Commands for models: list what is registered, pull one from its sources, choose the active version."""
+"""Commands for models: list and show what is registered, pull, import and export, and choose the active version."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="List, pull and activate models.", no_args_is_help=True)
+app = typer.Typer(help="List, pull, activate and roll back models.", no_args_is_help=True)
+ACTOR = "cli"
+Ref = Annotated[str, typer.Argument(help="name@version, as in the list.", metavar="NAME@VERSION")]
 
 
 @app.command(name="list")
@@ -58,15 +61,117 @@ def pull(
 
 @app.command()
 def activate(
-    ref: Annotated[str, typer.Argument(help="name@version, as in the list.", metavar="NAME@VERSION")],
+    ref: Ref,
+    force: Annotated[
+        str | None, typer.Option("--force", metavar="REASON", help="Activate past a closed gate; the reason is kept.")
+    ] = None,
 ) -> None:
-    """Make a version the one that new jobs use. Running jobs keep theirs."""
+    """Make a version the one that new jobs use. Running jobs keep theirs, and no process needs a restart.
+
+    A version that falls behind the active one in their evaluations on the same data is refused.
+    """
     from db import registry
     from worker.cli_keys import owners_database
 
+    if force is not None and not force.strip():
+        raise typer.BadParameter("say why", param_hint="--force")
+    name, version = parts(ref)
+    with owners_database() as database, database.transaction() as session:
+        model = registry.activate(session, name, version, forced=force, actor=ACTOR)
+        typer.echo(f"{model.ref} is active for {model.task}.")
+
+
+@app.command()
+def rollback(
+    task: Annotated[str, typer.Argument(help="tags or moderation.")] = "tags",
+) -> None:
+    """Activate again what the active version replaced. Asks no gate; a second rollback goes one further back."""
+    from db import registry
+    from worker.cli_keys import owners_database
+
+    with owners_database() as database, database.transaction() as session:
+        left, now = registry.rollback(session, task, actor=ACTOR)
+        typer.echo(f"{now.ref} is active for {task} again; {left.ref} is retired.")
+
+
+@app.command()
+def retire(ref: Ref) -> None:
+    """Take a candidate out of the running. Its files stay."""
+    from db import registry
+    from worker.cli_keys import owners_database
+
+    with owners_database() as database, database.transaction() as session:
+        model = registry.retire(session, *parts(ref), actor=ACTOR)
+        typer.echo(f"{model.ref} is retired.")
+
+
+@app.command()
+def show(ref: Ref) -> None:
+    """Show a version: its card, what it was made from, its evaluations, and what the gate says of it."""
+    from rich.console import Console
+
+    from db import datasets, evaluations, registry
+    from worker import model_page
+    from worker.cli_keys import owners_database
+
+    with owners_database() as database, database.transaction() as session:
+        model = registry.by_ref(session, ref)
+        current = registry.active(session, model.task)
+        page = model_page.render(
+            model,
+            lineage=registry.lineage(session, model),
+            evaluated=[(datasets.by_id(session, e.dataset_id).ref, e) for e in evaluations.of_model(session, model.id)],
+            current=current,
+            behind=registry.gate(session, model, current),
+        )
+    Console(highlight=False).print(page)
+
+
+@app.command()
+def export(ref: Ref, to: Annotated[Path, typer.Argument(help="The folder to put it in.")] = Path()) -> None:
+    """Copy a version to TO/NAME-VERSION: its card and its weights, checked."""
+    from db import registry
+    from db.session import Database
+    from worker import model_bundle
+    from worker.cli_keys import owners_place
+
+    with owners_place() as where:
+        database = Database(where.database_url, pool_size=1)
+        try:
+            with database.transaction() as session:
+                model = registry.by_ref(session, ref)
+        finally:
+            database.dispose()
+        typer.echo(model_bundle.export(where.model_root, model.name, model.version, model.sha256, to))
+
+
+@app.command(name="import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="A folder with card.json and model.safetensors.")],
+    activate: Annotated[bool, typer.Option("--activate", help="Make it the one that new jobs use.")] = False,
+) -> None:
+    """Install and register a version from a folder, as a candidate."""
+    from db import registry
+    from db.session import Database
+    from worker import model_bundle
+    from worker.cli_keys import owners_place
+
+    with owners_place() as where:
+        brought = model_bundle.bring(where.model_root, source)
+        database = Database(where.database_url, pool_size=1)
+        try:
+            with database.transaction() as session:
+                model = registry.install_model(session, brought.card, brought.sha256)
+                if activate:
+                    model = registry.activate(session, brought.name, brought.version, actor=ACTOR)
+                typer.echo(f"{model.ref} for {model.task}: {model.state}, in {brought.folder}")
+        finally:
+            database.dispose()
+
+
+def parts(ref: str) -> tuple[str, str]:
+    """The name and the version of name@version; wrong usage without the @."""
     name, at, version = ref.rpartition("@")
     if not at:
         raise typer.BadParameter("expected NAME@VERSION, as `tagmill models list` shows it", param_hint="REF")
-    with owners_database() as database, database.transaction() as session:
-        model = registry.activate(session, name, version)
-        typer.echo(f"{model.ref} is active for {model.task}.")
+    return name, version

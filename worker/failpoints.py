@@ -21,6 +21,8 @@ NAMES = frozenset(
         "before_infer_commit",
         "after_infer_commit",
         "before_finish_job",
+        "between_rerun_batches",
+        "train_checkpoint",
     }
 )
 

@@ -143,7 +143,7 @@ class ModelStore:
         staging = Path(tempfile.mkdtemp(prefix=".incoming-", dir=self.root))
         try:
             artifact = save(staging / "new", card, state)  # type: ignore[arg-type]
-            _replace(staging / "new", self.folder(name, source.version), staging / "old")
+            replace_folder(staging / "new", self.folder(name, source.version), staging / "old")
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         return self._pulled(artifact, source.label, tried)
@@ -155,7 +155,7 @@ class ModelStore:
         return Pulled(card.name, card.version, card.task, folder, artifact.sha256, document, source, tuple(tried))
 
 
-def _replace(new: Path, place: Path, old: Path) -> None:
+def replace_folder(new: Path, place: Path, old: Path) -> None:
     """Put `new` at `place`; readers see the old folder or the new one, never half of one."""
     place.parent.mkdir(parents=True, exist_ok=True)
     if place.exists():

@@ -29,6 +29,8 @@ ONLY_IN_MIGRATIONS = {
     "chunks_leased": "leases that ran out, for the reaper",
     "chunks_open": "whether a job has work left, for the finaliser",
     "chunks_ready": "the claim: an account's next ready chunks of a stage",
+    "datasets_name_version_key": "a version of a dataset exists once",
+    "evaluations_model": "a model's newest evaluation on a dataset, for the promotion gate",
     "idempotency_age": "old keys, to be forgotten",
     "items_product": "the pictures of a product",
     "items_same_as": "the items that follow another one's picture",
@@ -39,7 +41,10 @@ ONLY_IN_MIGRATIONS = {
     "outbox_subject_type_round_key": "one event a subject, type and round",
     "policies_name_version_key": "a version of a policy exists once",
     "policies_one_active": "at most one active policy",
+    "reruns_account": "an account's reruns, newest first",
     "results_code": "a job's failures by code",
+    "training_runs_name_version_key": "a run makes a version of its own",
+    "training_runs_open": "runs to claim, oldest first",
 }
 
 _numbers = itertools.count(1)

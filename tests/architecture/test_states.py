@@ -26,6 +26,9 @@ COLUMNS = {
     ("ingests", "outcome"): ("done", "failed"),
     ("model_versions", "state"): states.MODEL_STATES,
     ("model_versions", "task"): states.ANALYSES,
+    ("reruns", "state"): states.RERUN_STATES,
+    ("reruns", "task"): states.ANALYSES,
+    ("training_runs", "state"): states.TRAINING_STATES,
 }
 
 

@@ -1,0 +1,166 @@
+"""Publishes a rerun's staged results over the ones they stand for, drops them, or takes a publication back.
+
+Each function moves one bounded batch in its caller's transaction and says whether more is left. The rerun's row is
+locked for a batch and `position` goes with it: two callers take turns, and one that dies is continued by the next.
+
+    staged     → publishing   → published     `publish`
+    published, publishing → rolling_back → rolled_back   `roll_back`
+    staged     → dropping     → dropped       `drop`
+
+A result that is gone, or that is no longer of the same bytes, is left alone. A rollback restores what this very
+rerun published and nothing that another one has published since.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from db import audit, jobs, registry, reruns
+from db.errors import Conflict, NotFound
+from db.tables import Job, Rerun
+
+
+@dataclass(frozen=True)
+class Moved:
+    """One batch. `items`: how far the rerun is, in items looked at; `changed`: results written in this batch."""
+
+    items: int
+    changed: int
+    more: bool
+
+
+def publish(session: Session, account_id: int, rerun_id: UUID, *, limit: int = 500, actor: str = "cli") -> Moved:
+    """Replace the next results by the staged ones and keep what they were. Conflict unless the rerun has ended and its
+    model is the active one of its task: a candidate's opinion is for the diff, not for the catalog."""
+    rerun = _begin(session, account_id, rerun_id, ("staged", "publishing"), "publishing", actor, "rerun.publish")
+    job = reruns.require_ended(session, rerun)
+    if job.state != "finished":
+        raise Conflict("The rerun was cancelled: drop it.")
+    model = registry.active(session, rerun.task)
+    if model is None or model.ref != rerun.model:
+        raise Conflict(f"{rerun.model} is not the active model for {rerun.task}: activate it before publishing.")
+    return _move(session, rerun, job, _PUBLISH[rerun.task], limit, "published", "published")
+
+
+def roll_back(session: Session, account_id: int, rerun_id: UUID, *, limit: int = 500, actor: str = "cli") -> Moved:
+    """Put back what publishing replaced, in the next results that still show this rerun."""
+    states = ("published", "publishing", "rolling_back")
+    rerun = _begin(session, account_id, rerun_id, states, "rolling_back", actor, "rerun.rollback")
+    job = session.get_one(Job, rerun.job_id)
+    return _move(session, rerun, job, _ROLL_BACK[rerun.task], limit, "rolled_back", "restored")
+
+
+def drop(session: Session, account_id: int, rerun_id: UUID, *, limit: int = 5000, actor: str = "cli") -> Moved:
+    """Give up a rerun that was never published: its job is cancelled if it still works, and what it stood for is
+    forgotten. Its results stay those of an ordinary job."""
+    rerun = _begin(session, account_id, rerun_id, ("staged", "dropping"), "dropping", actor, "rerun.drop")
+    job = session.get_one(Job, rerun.job_id)
+    if job.state in ("accepted", "running"):
+        jobs.cancel(session, account_id, job.id, actor=actor)
+    return _move(session, rerun, job, _DROP, limit, "dropped", None)
+
+
+def _begin(
+    session: Session, account_id: int, rerun_id: UUID, states: tuple[str, ...], moving: str, actor: str, action: str
+) -> Rerun:
+    """Lock the rerun and enter the state of the move, at its first item; Conflict from any other state."""
+    rerun = session.scalar(select(Rerun).where(Rerun.account_id == account_id, Rerun.id == rerun_id).with_for_update())
+    if rerun is None:
+        raise NotFound("There is no such rerun.")
+    if rerun.state not in states:
+        raise Conflict(f"The rerun is {rerun.state}; this needs one that is {states[0]}.")
+    if rerun.state != moving:
+        rerun.state, rerun.position = moving, -1
+        audit.record(session, account_id, actor, action, str(rerun.id), model=rerun.model, items=rerun.total)
+    return rerun
+
+
+def _move(session: Session, rerun: Rerun, job: Job, statement: Any, limit: int, end: str, counter: str | None) -> Moved:
+    parameters = {
+        "rerun": rerun.id,
+        "rerun_text": str(rerun.id),
+        "task": rerun.task,
+        "model": rerun.model,
+        "job": job.id,
+        "bucket": job.bucket,
+        "after": rerun.position,
+        "limit": limit,
+    }
+    last, changed = session.execute(statement, parameters).one()
+    if counter is not None:
+        setattr(rerun, counter, getattr(rerun, counter) + changed)
+    if last is not None:
+        rerun.position = last
+    more = last is not None and last < rerun.total - 1
+    if not more:
+        session.flush()
+        session.execute(_END, {"rerun": rerun.id, "state": end})
+    return Moved(rerun.position + 1, changed, more)
+
+
+_PART = """
+    WITH part AS (
+      SELECT seq, bucket, job_id, source_seq, before FROM rerun_items
+      WHERE rerun_id = :rerun AND seq > :after ORDER BY seq LIMIT :limit)
+"""
+# `now` locks the published rows in one order for all callers, and holds what they were before the update.
+_PUBLISH = {
+    column: text(
+        f"""
+        {_PART}, now AS (
+          SELECT p.seq AS n, r.bucket, r.job_id, r.seq, s.{column} AS staged, r.{column} AS value, r.published
+          FROM part p
+          JOIN results s ON s.bucket = :bucket AND s.job_id = :job AND s.seq = p.seq AND s.outcome = 'done'
+          JOIN results r ON r.bucket = p.bucket AND r.job_id = p.job_id AND r.seq = p.source_seq
+            AND r.outcome = 'done' AND r.sha256 = s.sha256
+          ORDER BY p.seq FOR UPDATE OF r
+        ), kept AS (
+          UPDATE rerun_items k
+          SET before = jsonb_build_object('value', now.value, 'published', now.published -> :task)
+          FROM now WHERE k.rerun_id = :rerun AND k.seq = now.n
+        ), written AS (
+          UPDATE results r SET {column} = now.staged, published = coalesce(now.published, '{{}}') ||
+            jsonb_build_object(CAST(:task AS text), jsonb_build_object(
+              'model', CAST(:model AS text), 'rerun', CAST(:rerun_text AS text)))
+          FROM now WHERE r.bucket = now.bucket AND r.job_id = now.job_id AND r.seq = now.seq RETURNING 1
+        )
+        SELECT (SELECT max(seq) FROM part), (SELECT count(*) FROM written)
+        """
+    )
+    for column in ("tags", "moderation")
+}
+_ROLL_BACK = {
+    column: text(
+        f"""
+        {_PART}, written AS (
+          UPDATE results r SET {column} = nullif(p.before -> 'value', 'null'),
+            published = nullif(CASE WHEN coalesce(p.before -> 'published', 'null') = 'null'
+              THEN r.published - CAST(:task AS text)
+              ELSE jsonb_set(r.published, ARRAY[CAST(:task AS text)], p.before -> 'published') END, '{{}}')
+          FROM part p
+          WHERE p.before IS NOT NULL AND r.bucket = p.bucket AND r.job_id = p.job_id AND r.seq = p.source_seq
+            AND r.published -> :task ->> 'rerun' = :rerun_text RETURNING 1
+        )
+        SELECT (SELECT max(seq) FROM part), (SELECT count(*) FROM written)
+        """
+    )
+    for column in ("tags", "moderation")
+}
+_DROP = text(
+    f"""
+    {_PART}, written AS (
+      DELETE FROM rerun_items k USING part p WHERE k.rerun_id = :rerun AND k.seq = p.seq RETURNING 1)
+    SELECT (SELECT max(seq) FROM part), (SELECT count(*) FROM written)
+    """
+)
+_END = text(
+    """
+    UPDATE reruns SET state = :state,
+      published_at = CASE WHEN CAST(:state AS text) = 'published' THEN now() ELSE published_at END,
+      ended_at = CASE WHEN CAST(:state AS text) = 'published' THEN NULL ELSE now() END
+    WHERE id = :rerun
+    """
+)

@@ -1,0 +1,58 @@
+"""Makes a calibrated version of a model: temperatures and thresholds from labelled pictures, the same weights."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from db import datasets, registry
+from db.blobs import LocalBlobs
+from db.errors import Conflict, NotFound
+from db.session import Database
+from worker import manifests, model_bundle
+from worker.model_store import Pulled
+
+
+def calibrate(
+    database: Database,
+    blobs: LocalBlobs,
+    model_root: Path,
+    model_ref: str,
+    dataset_ref: str,
+    split: str,
+    version: str,
+    *,
+    wanted_precision: float | None = None,
+    threads: int = 1,
+) -> Pulled:
+    """Install and register `version` of the model as a candidate; its parent is the model that it was made of.
+
+    Thresholds are those of the best F1, or of the most recall at `wanted_precision`. Raises Conflict for a version
+    that exists, NotFound, DatasetError, ArtifactError.
+    """
+    from ml import artifact, scoring
+    from ml.calibrate import fitted
+    from ml.predictor import Predictor
+
+    with database.transaction() as session:
+        model = registry.by_ref(session, model_ref)
+        dataset = datasets.by_ref(session, dataset_ref)
+        try:
+            registry.by_ref(session, f"{model.name}@{version}")
+        except NotFound:
+            pass
+        else:
+            raise Conflict(f"{model.name}@{version} exists already: choose another version.")
+    manifest = manifests.load(blobs, dataset)
+    loaded = artifact.load(model_root / model.name / model.version, model.sha256)
+    groups = scoring.model_groups(loaded.card, manifest)
+    found = scoring.predictions(
+        Predictor([loaded], threads=threads), loaded.card, manifest.split(split), Path(dataset.images_root)
+    )
+    gathered = scoring.gather(found, groups)
+    card = fitted(loaded.card, gathered.groups, wanted_precision=wanted_precision)
+    with tempfile.TemporaryDirectory(prefix="tagmill-calibrated-") as folder:
+        artifact.save(Path(folder), replace(card, version=version, parent=model.ref), loaded.state)
+        made = model_bundle.bring(model_root, Path(folder))
+    with database.transaction() as session:
+        registry.install_model(session, made.card, made.sha256)
+    return made

@@ -1,0 +1,43 @@
+"""Keeps the manifests of datasets in the blob store, under the hash of their content, and gives them back checked."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from db import datasets
+from db.blobs import LocalBlobs, manifest_key
+from db.session import Database
+from db.tables import Dataset
+from ml.errors import DatasetError
+from ml.manifest import Manifest, from_dict
+
+
+def store(
+    database: Database, blobs: LocalBlobs, manifest: Manifest, images_root: str, found: Mapping[str, Any]
+) -> Dataset:
+    """Register a version of a dataset; `found`: what its import saw, for the lists. Raises Conflict for a known
+    version with other content."""
+    digest = manifest.sha256
+    key = manifest_key(digest)
+    blobs.put(key, json.dumps(manifest.to_dict(), ensure_ascii=False).encode())
+    groups = {name: {"kind": group.kind, "labels": list(group.labels)} for name, group in manifest.groups.items()}
+    summary = {"groups": groups, "counts": manifest.counts(), **found}
+    with database.transaction() as session:
+        return datasets.add(
+            session,
+            manifest.name,
+            manifest.version,
+            digest,
+            manifest_key=key,
+            images_root=images_root,
+            entries=len(manifest.entries),
+            summary=summary,
+        )
+
+
+def load(blobs: LocalBlobs, dataset: Dataset) -> Manifest:
+    """The manifest as it was registered. Raises BlobMissing, DatasetError('dataset_changed')."""
+    manifest = from_dict(json.loads(blobs.get(dataset.manifest_key)))
+    if manifest.sha256 != dataset.sha256:
+        raise DatasetError("dataset_changed", f"the stored manifest of {dataset.ref} is not the registered one")
+    return manifest

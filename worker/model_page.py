@@ -1,0 +1,70 @@
+"""What `tagmill models show` prints of a version, from the rows it is given. Reads nothing."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from db.promotion import Shortfall
+    from db.tables import Evaluation, ModelVersion
+
+SHOWN = 30
+
+
+def render(
+    model: "ModelVersion",
+    *,
+    lineage: Sequence[str],
+    evaluated: Sequence[tuple[str, "Evaluation"]],
+    current: "ModelVersion | None",
+    behind: Sequence["Shortfall"],
+) -> "RenderableType":
+    """The card, the line of parents, the evaluations, and whether the gate is open."""
+    from rich.console import Group
+    from rich.markup import escape
+    from rich.table import Table
+
+    card = model.card
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    activated = f", since {model.activated_at:%Y-%m-%d %H:%M}" if model.activated_at and model.state == "active" else ""
+    table.add_row("model", f"{model.ref}  ({model.task}, {model.state}{activated})")
+    table.add_row("weights", f"SHA-256 {model.sha256}")
+    table.add_row("network", f"{card.get('architecture', '?')}, {escape(str(card.get('preset', {}).get('name', '?')))}")
+    table.add_row("labels", _labels(card))
+    table.add_row("licence", escape(str(card.get("licence", "unknown"))))
+    table.add_row("source", escape(str(card.get("source", "unknown"))))
+    table.add_row("data", str(card.get("data_manifest_sha256") or "unknown"))
+    table.add_row("made from", " ← ".join(map(escape, lineage)) or "nothing known")
+    table.add_row("gate", _gate(model, current, behind))
+    shortfalls = [f"  [yellow]{escape(str(shortfall))}[/]" for shortfall in behind[:SHOWN]]
+    return Group(table, *shortfalls, *(_evaluation(name, evaluation) for name, evaluation in evaluated))
+
+
+def _labels(card: dict[str, Any]) -> str:
+    groups: dict[str, int] = {}
+    for label in card.get("labels", ()):
+        groups[label["group"]] = groups.get(label["group"], 0) + 1
+    return ", ".join(f"{count} of {group}" for group, count in groups.items()) or "none"
+
+
+def _gate(model: "ModelVersion", current: "ModelVersion | None", behind: Sequence["Shortfall"]) -> str:
+    if current is not None and current.id == model.id:
+        return "it is the active version"
+    if behind:
+        return f"[yellow]closed[/]: behind {current.ref if current else '?'} in {len(behind)} metrics"
+    return "[green]open[/]"
+
+
+def _evaluation(name: str, evaluation: "Evaluation") -> "RenderableType":
+    from rich.markup import escape
+    from rich.table import Table
+
+    title = f"{name}, split {evaluation.split}, {evaluation.images} pictures"
+    table = Table("metric", "value", title=escape(title), title_justify="left", box=None, header_style="bold")
+    overall = {k: v for k, v in evaluation.metrics.items() if k.startswith("overall/")}
+    for metric, value in sorted(overall.items())[:SHOWN]:
+        table.add_row(escape(metric.removeprefix("overall/")), f"{value:.4f}")
+    return table
