@@ -213,7 +213,7 @@ def test_accumulation_takes_the_same_steps(manifest: Manifest, images: Path, tmp
 
 
 def test_the_head_stage_leaves_all_other_layers(manifest: Manifest, images: Path, tmp_path: Path) -> None:
-    before = train(manifest, images, datasets.config(epochs=0, head_epochs=1), tmp_path / "a")
+    before = train(manifest, images, datasets.config(epochs=1, head_epochs=0), tmp_path / "a")
     after = train(manifest, images, datasets.config(epochs=0, head_epochs=2, seed=9), tmp_path / "b", init=before)
     moved = {name for name in before.state if not torch.equal(before.state[name], after.state[name])}
     assert moved == {"classifier.weight", "classifier.bias"}
