@@ -54,16 +54,15 @@ class LocalBlobs:
         self._temporary = root / "tmp"
         self._temporary.mkdir(parents=True, exist_ok=True)
 
-    def put(self, key: str, data: bytes, *, durable: bool = True) -> None:
-        """Store `data`. `durable=False` leaves the flush to the operating system: for what can be made again."""
+    def put(self, key: str, data: bytes) -> None:
+        """Store `data`; it is on the disk before this returns."""
         target = self._path(key)
         handle, name = tempfile.mkstemp(dir=self._temporary)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
+                file.flush()
+                os.fsync(file.fileno())
             self._publish(Path(name), target)
         except BaseException:
             Path(name).unlink(missing_ok=True)

@@ -204,13 +204,13 @@ def test_a_lost_lease_writes_nothing(line: Line) -> None:
     class Losing(LocalBlobs):
         """Loses the lease while the first working copy is written."""
 
-        def put(self, key: str, data: bytes, *, durable: bool = True) -> None:
+        def put(self, key: str, data: bytes) -> None:
             run_sql(
                 line.database,
                 "UPDATE chunks SET owner = gen_random_uuid(), fence = fence + 1, lease_until = now() + interval '1 h'"
                 " WHERE fence = 1",
             )
-            super().put(key, data, durable=durable)
+            super().put(key, data)
             run_sql(
                 line.database, "UPDATE chunks SET state = 'done', owner = NULL, lease_until = NULL, finished_at = now()"
             )
@@ -224,7 +224,7 @@ def test_a_full_disk_costs_no_attempt(line: Line) -> None:
     line.submit(["1.png"])
 
     class Full(LocalBlobs):
-        def put(self, key: str, data: bytes, *, durable: bool = True) -> None:
+        def put(self, key: str, data: bytes) -> None:
             raise OSError(28, "No space left on device")
 
     line.crawl(Full(line.folder / "blobs"))
@@ -239,11 +239,11 @@ def test_a_chunk_on_its_last_chance_goes_alone(line: Line) -> None:
     beside: list[int] = []
 
     class Looking(LocalBlobs):
-        def put(self, key: str, data: bytes, *, durable: bool = True) -> None:
+        def put(self, key: str, data: bytes) -> None:
             width = Image.open(io.BytesIO(data)).width
             if 28 <= width < 36:  # one of the suspect's own, 8.png to 15.png
                 beside.append(len(rows(line.database, "SELECT 1 FROM chunks WHERE state = 'leased'")))
-            super().put(key, data, durable=durable)
+            super().put(key, data)
 
     line.crawl(Looking(line.folder / "blobs"))
     assert line.outcomes(job) == [None] * 24
