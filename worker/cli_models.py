@@ -12,12 +12,12 @@ Ref = Annotated[str, typer.Argument(help="name@version, as in the list.", metava
 
 @app.command(name="list")
 def list_() -> None:
-    """List the registered models, and those that can be pulled."""
+    """List the registered models, those that come with Tagmill, and those that can be pulled."""
     from rich.table import Table
 
     from db import registry
+    from worker import model_setup
     from worker.cli_keys import owners_database
-    from worker.model_store import RECIPES
     from worker.screen import console, plain
 
     with owners_database() as database, database.transaction() as session:
@@ -27,9 +27,9 @@ def list_() -> None:
         state = "[green]active[/]" if model.state == "active" else plain(model.state)
         labels, licence = len(model.card.get("labels", ())), plain(model.card.get("licence", "–"))
         table.add_row(plain(model.ref), plain(model.task), state, str(labels), licence)
-    for name, recipe in RECIPES.items():
+    for name, (task, how) in model_setup.offered().items():
         if name not in {model.name for model in models}:
-            table.add_row(f"[dim]{name}[/]", f"[dim]{recipe.task}[/]", "[dim]can be pulled[/]", "", "")
+            table.add_row(f"[dim]{name}[/]", f"[dim]{task}[/]", f"[dim]{how}[/]", "", "")
     console().print(table)
 
 
@@ -40,7 +40,7 @@ def pull(
     activate: Annotated[bool, typer.Option(help="Make it the one that new jobs use.")] = True,
     again: Annotated[bool, typer.Option("--again", help="Fetch it even if it is installed.")] = False,
 ) -> None:
-    """Get a model from its sources, verify, convert, install and activate it."""
+    """Install and activate a model that comes with Tagmill, or get it from its sources, verify and convert it."""
     from db.session import Database
     from worker import model_setup
     from worker.cli_keys import owners_place

@@ -12,7 +12,7 @@ from typing import Any
 from db import registry, workers
 from db.errors import NotFound
 from db.session import Database, Session
-from worker import model_setup
+from worker import model_setup, shipped
 from worker.findings import Finding, first_line
 from worker.local import Place
 from worker.model_store import RECIPES, ModelStoreError
@@ -99,6 +99,8 @@ def _damage(where: Place, model: _Known) -> str | None:
 def _repair(where: Place, model: _Known) -> str:
     """The command that brings this very version back: another one would leave the jobs that pinned it waiting."""
     store = model_setup.store(where.model_root)
+    if shipped.is_this(model.name, model.version, model.sha256):
+        return f"tagmill models pull {model.name} --again"
     try:
         offered = {source.version for source in store.sources(model.name)}
     except ModelStoreError:

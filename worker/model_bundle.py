@@ -32,18 +32,18 @@ def export(model_root: Path, name: str, version: str, sha256: str, to: Path) -> 
     return target
 
 
-def bring(model_root: Path, source: Path) -> Pulled:
+def bring(model_root: Path, source: Path, *, replace: bool = False) -> Pulled:
     """Install the artifact in the folder `source` (card.json and model.safetensors) under its own name and version.
 
-    The same version with the same weights is left as it is, a damaged one is mended. Raises ModelStoreError:
-    model_exists for one with other weights, or the artifact's own code.
+    The same version with the same weights is left as it is, a damaged one is mended; `replace` puts the folder's in
+    its place whatever is there. Raises ModelStoreError: model_exists for other weights, or the artifact's own code.
     """
     artifact = _load(source)
     card = artifact.card
     place = model_root / card.name / card.version
     pulled = Pulled(card.name, card.version, card.task, place, artifact.sha256, card.to_dict(), str(source))
     try:
-        installed = _load(place).sha256 if place.exists() else None
+        installed = _load(place).sha256 if place.exists() and not replace else None
     except ModelStoreError:
         installed = None
     if installed == artifact.sha256:

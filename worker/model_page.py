@@ -1,6 +1,6 @@
 """What `tagmill models show` prints of a version, from the rows it is given. Reads nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def render(
     table.add_row("weights", f"SHA-256 {model.sha256}")
     table.add_row("network", f"{card.get('architecture', '?')}, {escape(str(card.get('preset', {}).get('name', '?')))}")
     table.add_row("labels", _labels(card))
+    table.add_row("figures", _figures(card))
     table.add_row("licence", escape(str(card.get("licence", "unknown"))))
     table.add_row("source", escape(str(card.get("source", "unknown"))))
     table.add_row("data", str(card.get("data_manifest_sha256") or "unknown"))
@@ -44,10 +45,39 @@ def render(
 
 
 def _labels(card: dict[str, Any]) -> str:
-    groups: dict[str, int] = {}
+    """Each group on a line of its own: its labels with their taxonomy ids, in the card's order."""
+    from rich.markup import escape
+
+    groups: dict[str, list[str]] = {}
     for label in card.get("labels", ()):
-        groups[label["group"]] = groups.get(label["group"], 0) + 1
-    return ", ".join(f"{count} of {group}" for group, count in groups.items()) or "none"
+        taxonomy = f" [dim]{escape(label['taxonomy_id'])}[/]" if label.get("taxonomy_id") else ""
+        groups.setdefault(label["group"], []).append(escape(label["name"]) + taxonomy)
+    lines = []
+    for group, names in groups.items():
+        more = f" … and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        lines.append(f"{len(names)} of {escape(group)}: {', '.join(names[:SHOWN])}{more}")
+    return "\n".join(lines) or "none"
+
+
+def _figures(card: dict[str, Any]) -> str:
+    """The numbers that the card says of itself, with their intervals where it has them."""
+    from rich.markup import escape
+
+    lines = [f"{escape(name)} {shown}" for name, shown in _leaves(card.get("metrics") or {})]
+    more = [f"… and {len(lines) - SHOWN} more in its card.json"] if len(lines) > SHOWN else []
+    return "\n".join([*lines[:SHOWN], *more]) or "none in the card"
+
+
+def _leaves(figures: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in figures.items():
+        name = f"{path} {key}".strip().replace("_", " ")
+        if isinstance(value, Mapping) and "value" in value:
+            low, high = value.get("interval") or (None, None)
+            yield name, f"{value['value']:.4g}" + (f" [dim]({low:.4g} – {high:.4g})[/]" if low is not None else "")
+        elif isinstance(value, Mapping):
+            yield from _leaves(value, name)
+        elif isinstance(value, int | float):
+            yield name, f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _gate(model: "ModelVersion", current: "ModelVersion | None", behind: Sequence["Shortfall"]) -> str:

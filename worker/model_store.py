@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ml import shipped_models
 from worker import model_sources
 from worker.errors import WorkerError
 from worker.model_sources import NSFWJS_FILES, NpmNsfwjs, Source, SourceFailed, Torchvision
@@ -170,7 +171,8 @@ def replace_folder(new: Path, place: Path, old: Path) -> None:
 
 def _recipe(name: str) -> Recipe:
     if name not in RECIPES:
-        raise ModelStoreError("unknown_model", f"{name!r} is none of {', '.join(RECIPES)}")
+        known = ", ".join([*shipped_models.names(), *RECIPES])
+        raise ModelStoreError("unknown_model", f"{name!r} is none of {known}")
     return RECIPES[name]
 
 

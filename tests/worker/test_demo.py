@@ -2,10 +2,14 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ml import shipped_models
+from ml.artifact import load, save
+from ml.tiny import make_tiny
 from tests.worker import processes
 from tests.worker.test_up import clean_environment
 from worker import demo, demo_models, demo_report
@@ -17,7 +21,7 @@ DEMO = [sys.executable, "-m", "worker.cli", "demo"]
 
 
 def test_the_demo_runs_and_stops_cleanly(tmp_path: Path) -> None:
-    """In a folder of its own, with no models to be had: the verdict is `review`, and it says so."""
+    """In a folder of its own, with no model to be fetched: the verdict is `review`, and it says so."""
     pictures = "my [a] [/b]"
     draw(tmp_path / pictures, 4)
     (tmp_path / pictures / "broken-\udcff.jpg").write_text("<html>no picture</html>")
@@ -34,6 +38,7 @@ def test_the_demo_runs_and_stops_cleanly(tmp_path: Path) -> None:
     assert "/5 done" in ended.stdout
     assert "1 failed: not_an_image" in ended.stdout
     assert "4 review" in ended.stdout
+    assert "(tags): from the project itself" in ended.stdout
     assert "no nsfwjs-mobilenet_v2" in ended.stdout
     assert ended.stdout.count("drawing-red-") == 4
     assert processes.left(tmp_path, 2) == {}
@@ -44,9 +49,32 @@ def test_models_of_the_shared_folder_are_installed_and_named(database_url: str, 
     said: list[str] = []
     for _ in range(2):
         demo_models.provide(database_url, tmp_path, shared / "models", said.append)
-    assert len(said) == 4
-    assert all(f"from folder {(shared / 'models').resolve()}" in line for line in said[:2])
-    assert all("installed by an earlier demo" in line for line in said[2:])
+    assert [line.split(":", 1)[1] for line in said] == [
+        " from the project itself",
+        f" from folder {(shared / 'models').resolve()}",
+        " from the project itself",
+        " installed by an earlier demo",
+    ]
+
+
+def test_without_any_source_there_are_tags_and_no_moderation(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what another checkout left under the shipped version is replaced: the demo's database is new."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("TAGMILL_MODEL_SOURCE", raising=False)
+    card = shipped_models.card("clothing")
+    other = make_tiny(tmp_path / "tiny", "tags")
+    stale = tmp_path / "models" / "clothing" / card["version"]
+    save(stale, replace(other.card, name="clothing", version=card["version"]), other.state)
+    said: list[str] = []
+    demo_models.provide(database_url, tmp_path / "models", tmp_path / "none", said.append)
+    assert said[0] == f"model clothing@{card['version']} (tags): from the project itself"
+    assert load(stale).sha256 == card["weights"]["sha256"]
+    assert (said[1].startswith("no nsfwjs-mobilenet_v2: "), said[2]) == (
+        True,
+        "going on without it: every verdict is review",
+    )
 
 
 def test_pictures_are_the_users_else_photos_else_drawings(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from db import workers
+from db import registry, workers
 from db.ids import uuid7
 from db.session import Database
 from ml.artifact import save
@@ -151,6 +151,21 @@ def test_a_version_that_only_a_folder_has_is_asked_of_that_folder(
     where.model_root.rename(where.model_root.with_name("moved"))
     (found, _) = models(where)
     assert found.remedy.startswith("tagmill models pull imagenet-mobilenet_v2 --again --from ")
+
+
+def test_the_shipped_model_is_mended_from_the_project_and_older_ones_are_not(where: Place, owner_db: Database) -> None:
+    shipped = install(owner_db, store(where.model_root), "clothing")
+    (shipped.folder / "model.safetensors").write_bytes(b"")
+    (found, _) = models(where)
+    assert (found.state, found.remedy) == ("broken", "tagmill models pull clothing --again")
+    install(owner_db, store(where.model_root), "clothing", again=True)
+    assert next(models(where)).state == "good"
+    earlier = make_tiny(where.model_root / "clothing" / "0", "tags")
+    with owner_db.transaction() as session:
+        registry.install_model(session, {**earlier.card.to_dict(), "name": "clothing", "version": "0"}, "0" * 64)
+        registry.activate(session, "clothing", "0")
+    (found, _) = models(where)
+    assert (found.state, found.remedy.startswith("put clothing@0 back")) == ("broken", True)
 
 
 def test_a_model_of_ones_own_is_not_asked_of_sources(where: Place, owner_db: Database) -> None:
