@@ -71,6 +71,12 @@ class BadSelection(DbError):
     code = "bad_selection"
 
 
+class BadShadow(DbError):
+    """The sample or the end of a shadow run makes no sense; the detail names the field."""
+
+    code = "bad_shadow"
+
+
 class LeaseLost(DbError):
     """The chunk is no longer leased by this (owner, fence): roll back, write nothing."""
 

@@ -19,6 +19,11 @@ training run
         running → finished, failed   its owner, by compare-and-set on (owner, fence)
         running → queued     its owner at a graceful stop
         queued, running → cancelled   its operator; the trainer notices at its next heartbeat
+shadow run
+        running → finished   `shadow.settle`: at its limit, or when one of the two models is not what it was; by any
+                             maintenance process, or the next claim
+        running → stopped    its operator
+        running → failed     the candidate did not load, or killed whoever scored with it, three times in a row
 """
 
 from typing import Final
@@ -32,6 +37,7 @@ ANALYSES: Final = ("tags", "moderation")
 MODEL_STATES: Final = ("candidate", "active", "retired")
 RERUN_STATES: Final = ("staged", "publishing", "published", "rolling_back", "rolled_back", "dropping", "dropped")
 TRAINING_STATES: Final = ("queued", "running", "finished", "failed", "cancelled")
+SHADOW_STATES: Final = ("running", "finished", "stopped", "failed")
 VERDICTS: Final = ("approve", "review", "reject")
 
 JOB_MOVES: Final = frozenset(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
 
-from db import buckets, hosts, idempotency, locks, workers
+from db import buckets, hosts, idempotency, locks, shadow, workers
 from db.errors import DbError
 from db.session import Database
 from worker import finalise, log, wiring
@@ -20,6 +20,8 @@ from worker.heartbeat import Counters, Heartbeat
 from worker.log import Throttle
 from worker.reap import Reaper
 from worker.settings import WorkerSettings
+
+DRIFT_EVERY_S = 600.0  # it is due once a day; more often, to catch up after an outage
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,15 @@ def duties(settings: WorkerSettings, database: Database, dispatcher: Dispatcher)
             idempotency.forget(session)
             return int(buckets.open_when_full(session) is not None)
 
+    def end_shadow_runs() -> int:
+        with database.transaction() as session:
+            return shadow.settle(session)
+
+    def compute_drift() -> int:
+        from worker import drifting  # numpy, which the first seconds of this process need not wait for
+
+        return drifting.run_once(database)
+
     return [
         Duty(
             "dispatch",
@@ -59,7 +70,9 @@ def duties(settings: WorkerSettings, database: Database, dispatcher: Dispatcher)
         ),
         Duty("reap", settings.reap_every_s, reap_once),
         Duty("finalise", settings.finalise_every_s, lambda: finalise.run_once(database)),
+        Duty("shadow", settings.reap_every_s, end_shadow_runs),
         Duty("tidy", settings.tidy_every_s, tidy),
+        Duty("drift", DRIFT_EVERY_S, compute_drift),
     ]
 
 

@@ -12,6 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
+from db import learning_tables as _learning_tables  # noqa: F401  # its tables are of the same metadata
 from db import migrate
 from db.session import psycopg_url
 from db.tables import Base
@@ -29,9 +30,13 @@ ONLY_IN_MIGRATIONS = {
     "chunks_leased": "leases that ran out, for the reaper",
     "chunks_open": "whether a job has work left, for the finaliser",
     "chunks_ready": "the claim: an account's next ready chunks of a stage",
+    "chunks_scored": "infer chunks in the order they were finished, for shadow runs",
     "datasets_name_version_key": "a version of a dataset exists once",
+    "drift_history": "the first days of a model at a source, to compare with",
     "evaluations_model": "a model's newest evaluation on a dataset, for the promotion gate",
     "idempotency_age": "old keys, to be forgotten",
+    "labels_group": "the kind of a label group that no model knows",
+    "labels_newest": "what counts for a picture: the newest row of each group",
     "items_product": "the pictures of a product",
     "items_same_as": "the items that follow another one's picture",
     "jobs_account": "an account's jobs, newest first",
@@ -43,6 +48,8 @@ ONLY_IN_MIGRATIONS = {
     "policies_one_active": "at most one active policy",
     "reruns_account": "an account's reruns, newest first",
     "results_code": "a job's failures by code",
+    "results_day": "the results of a day, for drift and suggestions",
+    "shadow_runs_one_running": "at most one running shadow run a model",
     "training_runs_name_version_key": "a run makes a version of its own",
     "training_runs_open": "runs to claim, oldest first",
 }
