@@ -6,15 +6,15 @@ Reads only below the folder it is given; copies nothing and asks no network.
 import csv
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ml import facts, images
 from ml.errors import DatasetError
-from ml.manifest import Entry, Group, Kind, Manifest, Value
+from ml.manifest import Entry, Group, Kind, Manifest, Value, named, require_identifiers
 from ml.splits import Leak, leaks, near_pairs
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".avif", ".tif", ".tiff"})
@@ -32,6 +32,9 @@ class Report:
     exact_duplicates: tuple[tuple[str, ...], ...]
     near_duplicates: tuple[tuple[str, str, int], ...]  # two images and their PDQ distance
     leaks: tuple[Leak, ...]
+    conflicts: tuple[tuple[str, str], ...] = ()  # equal or near-duplicate images whose known labels differ
+    without_picture: tuple[tuple[str, str], ...] = ()  # (group, label) that no readable picture has
+    one_label: tuple[str, ...] = ()  # exclusive groups in which there is nothing to tell apart
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -42,6 +45,9 @@ class Report:
             "exact_duplicates": [list(images) for images in self.exact_duplicates],
             "near_duplicates": [list(pair) for pair in self.near_duplicates],
             "leaks": [{"kind": k.kind, "value": k.value, "images": dict(k.images)} for k in self.leaks],
+            "conflicts": [list(pair) for pair in self.conflicts],
+            "without_picture": [list(pair) for pair in self.without_picture],
+            "one_label": list(self.one_label),
         }
 
 
@@ -79,8 +85,10 @@ class _Row:
 def from_folders(root: Path, *, name: str, version: str = "1", group: str = "category") -> Imported:
     """A folder per class below `root`, or below a folder per split (train/…, validation/…, test/…).
 
-    Raises DatasetError('dataset_empty') and, naming it, 'class_missing' for a folder without a picture.
+    Raises DatasetError('manifest_invalid') for a bad name, 'dataset_empty' and, naming it, 'class_missing' for a
+    folder without a picture.
     """
+    require_identifiers(name, version)
     folders = sorted(path for path in root.iterdir() if path.is_dir())
     splits = {"train", "val", "valid", "validation", "test"}
     bases = folders if folders and {path.name for path in folders} <= splits else [root]
@@ -109,8 +117,11 @@ def from_table(
 ) -> Imported:
     """A CSV with a header. `split` and `group_column` name columns; without `split` all is "train".
 
-    Every column that holds no label is kept in the entries. Raises DatasetError('table_invalid') with the line.
+    Every column that holds no label is kept in the entries. Raises DatasetError: 'table_invalid' with the line (a
+    picture on two lines is a mistake in one of them), 'class_missing' for a column without a label, and
+    'manifest_invalid' for a bad name.
     """
+    require_identifiers(name, version)
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
@@ -127,6 +138,7 @@ def from_table(
     flags = {group: _is_flag(lines, column) for group, column in groups.items()}
     rows, labels = [], {group: set[str]() for group in groups}
     label_columns = {column.name for column in groups.values()}
+    line_of: dict[str, int] = {}
     for number, line in lines:
         values = {group: _cell(line[column.name], column, flags[group], group) for group, column in groups.items()}
         for group, value in values.items():
@@ -134,8 +146,14 @@ def from_table(
         path = line[image].strip()
         if not path or path.startswith("/") or ".." in path.split("/"):
             raise DatasetError("table_invalid", f"{table}: line {number}: {path!r} leaves the images' folder")
+        path = PurePosixPath(path).as_posix()
+        if (before := line_of.setdefault(path, number)) != number:
+            raise DatasetError("table_invalid", f"{table}: line {number} repeats {path!r} of line {before}")
         kept = {key: text for key, text in line.items() if key not in label_columns | {image, split}}
         rows.append(_Row(path, values, (line[split].strip() if split else "") or "train", kept))
+    for group, column in groups.items():
+        if not flags[group] and not labels[group]:
+            raise DatasetError("class_missing", f"{table}: no label in column {column.name!r}", field=column.name)
     known = {
         group: Group(column.kind, (group,) if flags[group] else tuple(sorted(labels[group])))
         for group, column in groups.items()
@@ -215,11 +233,25 @@ def _report(
         for i, j, distance in near_pairs([hashes[name] for name in names])
         if digest[names[i]] != digest[names[j]]
     ]
+    counts = manifest.counts()
     return Report(
-        counts=manifest.counts(),
+        counts=counts,
         unreadable=unreadable,
         unlabelled=tuple(unlabelled),
         exact_duplicates=tuple(tuple(images) for images in same.values() if len(images) > 1),
         near_duplicates=tuple(near),
         leaks=tuple(leaks(manifest.entries, hashes, column)),
+        conflicts=tuple(_conflicts(manifest, [*same.values(), *([a, b] for a, b, _ in near)])),
+        without_picture=tuple((g, n) for g, of in counts.items() for n, by in of.items() if not any(by.values())),
+        one_label=tuple(n for n, g in manifest.groups.items() if g.kind == "exclusive" and len(g.labels) == 1),
     )
+
+
+def _conflicts(manifest: Manifest, alike: Iterable[Sequence[str]]) -> Iterator[tuple[str, str]]:
+    """The first of each set of pictures that look alike, with every other one that is labelled otherwise."""
+    labels = {entry.image: entry.labels for entry in manifest.entries}
+    for first, *others in alike:
+        for other in others:
+            pairs = zip(labels[first].values(), labels[other].values(), strict=True)
+            if any(a is not None and b is not None and set(named(a)) != set(named(b)) for a, b in pairs):
+                yield first, other

@@ -127,10 +127,15 @@ def from_dict(document: object) -> Manifest:
         raise _invalid("entries", "must be a list")
     entries = tuple(_entry(row, f"entries[{at}]", groups) for at, row in enumerate(rows))
     _refuse_twice((entry.image for entry in entries), "entries", "image")
-    for field in ("name", "version"):
-        if not isinstance(content.get(field), str) or not _IDENTIFIER.fullmatch(content[field]):
-            raise _invalid(field, f"must match {_IDENTIFIER.pattern}")
+    require_identifiers(content.get("name"), content.get("version"))
     return Manifest(content["name"], content["version"], groups, entries)
+
+
+def require_identifiers(name: object, version: object) -> None:
+    """Raises DatasetError('manifest_invalid') naming the field that cannot be a dataset's name or version."""
+    for field, value in (("name", name), ("version", version)):
+        if not isinstance(value, str) or not _IDENTIFIER.fullmatch(value):
+            raise _invalid(field, f"must match {_IDENTIFIER.pattern}")
 
 
 def _row(entry: Entry) -> dict[str, Any]:

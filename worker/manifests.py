@@ -16,7 +16,8 @@ def store(
     database: Database, blobs: LocalBlobs, manifest: Manifest, images_root: str, found: Mapping[str, Any]
 ) -> Dataset:
     """Register a version of a dataset; `found`: what its import saw, for the lists. Raises Conflict for a known
-    version with other content."""
+    version with other content, and DatasetError('manifest_invalid') for one that `load` would refuse."""
+    from_dict(json.loads(json.dumps(manifest.to_dict())))
     digest = manifest.sha256
     key = manifest_key(digest)
     blobs.put(key, json.dumps(manifest.to_dict(), ensure_ascii=False).encode())

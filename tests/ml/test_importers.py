@@ -1,5 +1,6 @@
 """Importing folders and tables: the labels as they are meant, and a report of everything that is wrong."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from ml.errors import DatasetError
 from ml.importers import Column, from_folders, from_table
+from ml.manifest import from_dict
 from tests.ml import datasets
 
 
@@ -113,3 +115,49 @@ def test_nothing_left_is_an_error(tmp_path: Path) -> None:
     table = _table(tmp_path, "gone.jpg,Hat,,,train,x\n")
     with pytest.raises(DatasetError, match="dataset_empty"):
         from_table(table, tmp_path, {"category": GROUPS["category"]}, name="t")
+
+
+@pytest.mark.parametrize("second", ["0.jpg", "./0.jpg"])
+def test_a_picture_on_two_lines_is_a_mistake_in_one_of_them(tmp_path: Path, second: str) -> None:
+    table = _table(tmp_path, f"0.jpg,Hat,,,train,x\n1.jpg,Hat,,,train,x\n{second},Shoe,,,test,x\n")
+    with pytest.raises(DatasetError, match=r"table_invalid: .*line 4 repeats '0.jpg' of line 2"):
+        from_table(table, tmp_path, {"category": GROUPS["category"]}, name="t")
+
+
+def test_a_column_without_any_label_is_named(tmp_path: Path) -> None:
+    table = _table(tmp_path, "0.jpg,Hat,,,train,x\n1.jpg,Shoe,,,train,x\n")
+    with pytest.raises(DatasetError) as caught:
+        from_table(table, tmp_path, GROUPS, name="t")
+    assert (caught.value.code, caught.value.field) == ("class_missing", "kids")
+
+
+def test_a_name_that_no_manifest_may_have_is_refused_before_any_picture_is_read(folders: Path) -> None:
+    for wanted in ({"name": "My Shop"}, {"name": "pets", "version": "1/2"}):
+        with pytest.raises(DatasetError, match="manifest_invalid"):
+            from_folders(folders, **wanted)
+        with pytest.raises(DatasetError, match="manifest_invalid"):
+            from_table(folders / "not read", folders, {}, **wanted)
+
+
+def test_every_import_can_be_loaded_again(folders: Path) -> None:
+    made = from_folders(folders, name="pets").manifest
+    assert from_dict(json.loads(json.dumps(made.to_dict()))) == made
+
+
+def test_pictures_that_are_alike_and_labelled_otherwise_are_reported(folders: Path) -> None:
+    shutil.copy(folders / "train" / "cat" / "0.jpg", folders / "train" / "dog" / "same.jpg")
+    datasets.scene(folders / "train" / "dog" / "near.jpg", 1, quality=60)  # train/cat/1.jpg, encoded once more
+    datasets.scene(folders / "train" / "cat" / "near.jpg", 0, quality=60)
+    found = {frozenset(pair) for pair in from_folders(folders, name="pets").report.conflicts}
+    assert frozenset({"train/cat/0.jpg", "train/dog/same.jpg"}) in found
+    assert frozenset({"train/cat/1.jpg", "train/dog/near.jpg"}) in found
+    assert frozenset({"train/cat/0.jpg", "train/cat/near.jpg"}) not in found
+
+
+def test_labels_that_end_without_a_picture_and_groups_of_one_label_are_reported(tmp_path: Path) -> None:
+    table = _table(tmp_path, "0.jpg,Hat,,,train,x\ngone.jpg,Shoe,,,train,x\n")
+    report = from_table(table, tmp_path, {"category": GROUPS["category"]}, name="t").report
+    assert report.without_picture == (("category", "Shoe"),)
+    assert report.one_label == (), "two labels are wanted, though one has no picture"
+    only = from_table(_table(tmp_path, "0.jpg,Hat,,,train,x\n"), tmp_path, {"category": GROUPS["category"]}, name="t")
+    assert only.report.one_label == ("category",)
