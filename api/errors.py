@@ -49,6 +49,7 @@ ERRORS: Final[dict[str, tuple[int, str]]] = {
     "invalid_body": (422, "The body breaks the schema"),
     "invalid_items": (422, "Some items are wrong"),
     "empty_job": (422, "A job needs at least one item"),
+    "invalid_labels": (422, "Some labels are wrong"),
     "too_many_items": (422, "Too many items"),
     "too_many_files": (413, "Too many files"),
     "file_too_large": (413, "A file is too large"),
@@ -87,6 +88,11 @@ FAULTS: Final[dict[str, str]] = {
     "line_too_long": "The line or item is longer than allowed.",
     "invalid_csv": "The line is not CSV.",
     "file_too_large": "The file is larger than allowed.",
+    "unknown_group": "The model of the item's tags has no such label group; `new` takes it all the same.",
+    "unknown_label": "The model of the item's tags has no such label; `new` takes it all the same.",
+    "label_count": "Of an exclusive group exactly one label holds.",
+    "not_found": "There is no such item.",
+    "conflict": "The item has no picture.",
 }
 
 

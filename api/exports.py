@@ -13,7 +13,7 @@ from db.tables import Job
 Batches = Iterator[list[dict[str, Any]]]
 
 COLUMNS: Final = tuple(ResultRow.model_fields)
-NESTED: Final = ("tags", "moderation", "facts")
+NESTED: Final = ("tags", "labels", "moderation", "facts")
 # What a spreadsheet may take for a formula (OWASP, CSV injection): also after white space that it strips.
 _FORMULA: Final = re.compile(r"\s*[=+\-@]|[\t\r]")
 ROW_GROUP: Final = 20_000

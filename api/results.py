@@ -70,7 +70,8 @@ class ResultsQuery(Parameters):
     errors=("not_acceptable", "not_found", "too_many_streams", "too_many_streams_of_account"),
 )
 def read(call: Call, job_id: UUID, query: ResultsQuery) -> Response:
-    """One row an item, the same in every form. In CSV and Parquet, `tags`, `moderation` and `facts` are JSON text.
+    """One row an item, the same in every form. In CSV and Parquet, `tags`, `labels`,
+    `moderation` and `facts` are JSON text.
     CSV cells that a spreadsheet would take for a formula begin with an apostrophe. While a job is running, the export
     holds what is settled as it goes by."""
     form = query.format or _accepted()

@@ -18,6 +18,7 @@ Lane = Literal["interactive", "bulk"]
 JobState = Literal["accepted", "running", "finished", "cancelled"]
 Outcome = Literal["done", "failed", "cancelled"]
 Verdict = Literal["approve", "review", "reject"]
+LabelSource = Literal["correction", "decision", "labelling"]
 Code = Annotated[str, Field(json_schema_extra={"enum": sorted(CODES)})]
 
 
@@ -162,6 +163,17 @@ class TagOut(BaseModel):
     model: str
 
 
+class LabelOut(BaseModel):
+    """What a person said of a label group: it outranks the model's tags of that group."""
+
+    group: str
+    labels: list[str] = Field(description="What is in the picture; of an exclusive group one.")
+    absent: list[str] = Field(description="Attributes that are not.")
+    source: LabelSource
+    by: str = Field(description="Who said it: `key:` and the id of an API key.")
+    at: datetime
+
+
 class ModerationOut(BaseModel):
     """Scores and the verdict that the policy made of them."""
 
@@ -183,6 +195,7 @@ class ResultRow(BaseModel):
     outcome: Outcome | None
     code: str | None
     tags: list[TagOut]
+    labels: list[LabelOut]
     moderation: ModerationOut | None
     facts: dict[str, Any] | None
 
@@ -208,7 +221,7 @@ class SourceOut(BaseModel):
 
     item_id: str
     score: float
-    model: str
+    model: str | None = Field(description="null: a person said so.")
 
 
 class ProductTagOut(BaseModel):
@@ -233,6 +246,7 @@ class PictureOut(BaseModel):
     sha256: str | None
     verdict: Verdict | None
     tags: list[TagOut]
+    labels: list[LabelOut]
 
 
 class ProductOut(BaseModel):

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from db.errors import NotFound
 from db.ids import item_id, parse_item_id
+from db.labels import labels_of
 from db.tables import Job
 
 
@@ -27,6 +28,7 @@ class ItemView:
     code: str | None
     detail: str | None
     tags: list[dict[str, Any]]
+    labels: list[dict[str, Any]]
     moderation: dict[str, Any] | None
     facts: dict[str, Any] | None
     work_key: str | None
@@ -48,6 +50,7 @@ class ItemView:
             "outcome": self.outcome,
             "code": self.code,
             "tags": self.tags,
+            "labels": self.labels,
             "moderation": self.moderation,
             "facts": self.facts,
         }
@@ -130,6 +133,7 @@ def _view(row: Any) -> ItemView:
         code=row["code"],
         detail=row["detail"],
         tags=row["tags"] or [],
+        labels=row["labels"] or [],
         moderation=row["moderation"],
         facts=facts,
         work_key=row["work_key"],
@@ -137,10 +141,11 @@ def _view(row: Any) -> ItemView:
     )
 
 
-_COLUMNS = """
+_COLUMNS = f"""
     SELECT i.job_id, i.seq, i.client_id, i.product_id, i.url, i.filename, r.outcome, r.code, r.detail, r.tags,
       r.moderation, r.created_at AS finished_at, g.sha256, g.work_key, g.width, g.height, g.format, g.bytes,
-      g.pdq::text AS pdq, g.pdq_quality, g.colours, g.sharpness
+      g.pdq::text AS pdq, g.pdq_quality, g.colours, g.sharpness,
+      {labels_of("i.account_id", "r.sha256")}
 """
 _RESULT = " ON r.bucket = i.bucket AND r.job_id = i.job_id AND r.seq = i.seq"
 _IMAGE = " LEFT JOIN images g ON g.account_id = i.account_id AND g.sha256 = r.sha256"

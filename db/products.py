@@ -1,5 +1,6 @@
 """The catalog's view: the tags of a product's pictures combined, each with where it came from."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from db.errors import NotFound
 from db.ids import item_id
+from db.labels import VERDICT, labels_of
 from db.states import VERDICTS
 from db.urls import without_fragment
 
@@ -79,17 +81,19 @@ def _picture(row: dict[str, Any], same: list[dict[str, Any]]) -> dict[str, Any]:
         "sha256": None if row["sha256"] is None else bytes(row["sha256"]).hex(),
         "verdict": judged.get("verdict"),
         "tags": tags,
+        "labels": row["labels"] or [],
     }
 
 
 def combine(pictures: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Tags over all pictures, best first: `score` is the highest, `pictures` how many show it, `sources` which.
 
-    The highest score and not the mean: a detail photographed once (a collar, say) is still the product's.
+    The highest score and not the mean: a detail photographed once (a collar, say) is still the product's. Where a
+    person has spoken of a group of a picture, the model's tags of it do not count.
     """
     combined: dict[tuple[str, str], dict[str, Any]] = {}
     for picture in pictures:
-        for tag in picture["tags"]:
+        for tag in spoken(picture):
             entry = combined.setdefault(
                 (tag["group"], tag["label"]),
                 {"label": tag["label"], "group": tag["group"], "score": 0.0, "pictures": 0, "sources": []},
@@ -99,6 +103,17 @@ def combine(pictures: list[dict[str, Any]]) -> list[dict[str, Any]]:
             source = {"item_id": picture["item_id"], "score": tag["score"], "model": tag["model"]}
             entry["sources"].append(source)
     return sorted(combined.values(), key=lambda tag: (-tag["score"], tag["group"], tag["label"]))
+
+
+def spoken(picture: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The tags of a picture that count: a person's labels, of score 1 and without a model, and the model's tags of
+    the other groups."""
+    groups = {label["group"] for label in picture["labels"]}
+    yield from (tag for tag in picture["tags"] if tag["group"] not in groups)
+    for label in picture["labels"]:
+        if label["group"] != VERDICT:
+            for name in label["labels"]:
+                yield {"label": name, "group": label["group"], "score": 1.0, "model": None}
 
 
 def worst_verdict(pictures: list[dict[str, Any]]) -> str | None:
@@ -111,8 +126,9 @@ def worst_verdict(pictures: list[dict[str, Any]]) -> str | None:
 
 
 _ROWS = text(
-    """
-    SELECT i.job_id, i.seq, i.client_id, i.url, i.filename, i.raw_key, r.outcome, r.code, r.sha256, r.tags, r.moderation
+    f"""
+    SELECT i.job_id, i.seq, i.client_id, i.url, i.filename, i.raw_key, r.outcome, r.code, r.sha256, r.tags,
+      r.moderation, {labels_of("i.account_id", "r.sha256")}
     FROM items i LEFT JOIN results r ON r.bucket = i.bucket AND r.job_id = i.job_id AND r.seq = i.seq
     WHERE i.account_id = :account_id AND i.product_id = :product_id
     ORDER BY i.job_id DESC, i.seq LIMIT :limit

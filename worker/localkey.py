@@ -10,7 +10,7 @@ ACCOUNT = "local"
 
 
 def ensure(database_url: str, home: Home) -> str:
-    """The saved key if the database knows it, else a new one, which is saved. Needs the owner's URL."""
+    """The saved key if the database knows it with all scopes, else a new one, which is saved. Needs the owner's URL."""
     database = Database(database_url, pool_size=1)
     try:
         saved = home.saved_key()
@@ -31,7 +31,7 @@ def ensure(database_url: str, home: Home) -> str:
 def _is_good(database: Database, presented: str) -> bool:
     try:
         with database.transaction() as session:
-            accounts.authenticate(session, presented)
+            # A key of an older version opens less than this one's commands need.
+            return accounts.authenticate(session, presented).scopes >= set(accounts.SCOPES)
     except BadKey:
         return False
-    return True

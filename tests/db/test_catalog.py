@@ -57,7 +57,8 @@ def test_the_newest_result_of_a_picture_speaks(db: Database, account: TestAccoun
 
 
 def row(seq: int, url: str, **values: Any) -> dict[str, Any]:
-    empty = dict.fromkeys(("client_id", "filename", "raw_key", "outcome", "code", "sha256", "tags", "moderation"))
+    fields = ("client_id", "filename", "raw_key", "outcome", "code", "sha256", "tags", "moderation", "labels")
+    empty = dict.fromkeys(fields)
     return {"job_id": UUID(int=9), "seq": seq, "url": url, **empty, **values}
 
 

@@ -160,7 +160,7 @@ def test_a_new_key_opens_only_the_accounts_own(operator: Cli, owner_db: Database
         scopes = {key.name: list(key.scopes) for key in made}
         _, secret = accounts.create_key(session, made[0].account_id, "default")
         assert accounts.authenticate(session, secret).scopes == set(accounts.CLIENT_SCOPES)
-    assert scopes == {"shop": ["jobs:write", "jobs:read", "catalog:read"], "metrics": ["system:read"]}
+    assert scopes == {"shop": ["jobs:write", "jobs:read", "labels:write", "catalog:read"], "metrics": ["system:read"]}
 
 
 @pytest.mark.parametrize(
