@@ -130,6 +130,14 @@ def get(session: Session, run_id: UUID) -> TrainingRun:
     return run
 
 
+def by_name(session: Session, name: str, version: str) -> TrainingRun:
+    """The run that makes or made name@version; NotFound."""
+    found = session.scalar(select(TrainingRun).where(TrainingRun.name == name, TrainingRun.version == version))
+    if found is None:
+        raise NotFound(f"No run makes {name}@{version}.")
+    return found
+
+
 def newest(session: Session, limit: int = 20) -> list[TrainingRun]:
     """The newest runs first."""
     return list(session.scalars(select(TrainingRun).order_by(TrainingRun.id.desc()).limit(limit)))

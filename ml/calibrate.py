@@ -4,14 +4,14 @@ Pure numpy on scores; `fitted` gives a new card and writes no artifact. Fit on t
 test split: on the pictures that they were fitted on, both look better than they are.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 
 from ml.card import ModelCard
-from ml.metrics import UNKNOWN, Array, Bools, Scored
+from ml.metrics import UNKNOWN, Array, Bools, Scored, reliability
 
 # Beyond these a temperature says "nothing to learn from": too few pictures, or not one mistake among them.
 COLDEST, HOTTEST = 0.05, 20.0
@@ -100,17 +100,20 @@ def fitted(
     *,
     wanted_precision: float | None = None,
     min_support: int = MIN_SUPPORT,
+    thresholds_for: Collection[str] | None = None,
 ) -> ModelCard:
     """`card` with the temperature of each of `groups`, and on those scores the threshold of each of their labels.
 
     `groups` are scores that this card gave. A label that cannot have `wanted_precision` gets the threshold NEVER; one
-    with fewer than `min_support` pictures keeps what it has.
+    with fewer than `min_support` pictures keeps what it has, and so do those of groups not in `thresholds_for`.
     """
     heat = {group: card.temperature_of(group) for group in card.groups}
     cuts: dict[tuple[str, str], float] = {}
     for name, scored in groups.items():
         by = temperature(scored)
         heat[name] *= by
+        if thresholds_for is not None and name not in thresholds_for:
+            continue
         support = (scored.truth == 1).sum(0)
         found = thresholds(apply_temperature(scored, by), wanted_precision)
         for (label, cut), pictures in zip(found.items(), support, strict=True):
@@ -120,6 +123,25 @@ def fitted(
         replace(label, threshold=cuts.get((label.group, label.name), label.threshold)) for label in card.labels
     )
     return replace(card, temperature=heat, labels=labels)
+
+
+def cross_fitted_error(scored: Scored, clusters: Sequence[object] | None = None) -> float:
+    """The calibration error where no picture is cooled by a temperature that it had a part in: each half of the
+    `clusters` (else of the pictures) takes the temperature of the other half. NaN where a half knows nothing."""
+    names = list(range(len(scored.truth))) if clusters is None else list(clusters)
+    order = {name: at for at, name in enumerate(dict.fromkeys(names))}
+    first = np.array([order[name] % 2 == 0 for name in names], dtype=bool)
+    if not (scored.known[first].any() and scored.known[~first].any()):
+        return float("nan")
+    scores = scored.scores.copy()
+    for mine in (first, ~first):
+        by = temperature(_rows(scored, ~mine))
+        scores[mine] = apply_temperature(_rows(scored, mine), by).scores
+    return float(reliability(replace(scored, scores=scores)).error())
+
+
+def _rows(scored: Scored, rows: Bools) -> Scored:
+    return replace(scored, scores=scored.scores[rows], truth=scored.truth[rows])
 
 
 _Curve = tuple[Array, Array, Array]

@@ -1,6 +1,7 @@
 """Makes a calibrated version of a model: temperatures and thresholds from labelled pictures, the same weights."""
 
 import tempfile
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,15 +23,21 @@ def calibrate(
     version: str,
     *,
     wanted_precision: float | None = None,
+    thresholds_for: Collection[str] | None = None,
+    clusters: str | None = None,
+    rounds: int = 1000,
     threads: int = 1,
 ) -> Pulled:
     """Install and register `version` of the model as a candidate; its parent is the model that it was made of.
 
-    Thresholds are those of the best F1, or of the most recall at `wanted_precision`. Raises Conflict for a version
-    that exists, NotFound, DatasetError, ArtifactError.
+    Thresholds are those of the best F1, or of the most recall at `wanted_precision`, of the groups `thresholds_for`
+    (None: of all). The card gets the figures of these pictures, with intervals over `clusters`. Raises Conflict for a
+    version that exists, NotFound, DatasetError, ArtifactError.
     """
-    from ml import artifact, scoring
+    from ml import artifact, card_figures, scoring
     from ml.calibrate import fitted
+    from ml.evaluate import Options
+    from ml.evaluation import About
     from ml.predictor import Predictor
 
     with database.transaction() as session:
@@ -45,13 +52,21 @@ def calibrate(
     manifest = manifests.load(blobs, dataset)
     loaded = artifact.load(model_root / model.name / model.version, model.sha256)
     groups = scoring.model_groups(loaded.card, manifest)
+    predictor = Predictor([loaded], threads=threads)
     found = scoring.predictions(
-        Predictor([loaded], threads=threads), loaded.card, manifest.split(split), Path(dataset.images_root)
+        predictor, loaded.card, manifest.split(split), Path(dataset.images_root), decode_threads=threads
     )
     gathered = scoring.gather(found, groups)
-    card = fitted(loaded.card, gathered.groups, wanted_precision=wanted_precision)
+    card = fitted(loaded.card, gathered.groups, wanted_precision=wanted_precision, thresholds_for=thresholds_for)
+    card = replace(card, version=version, parent=model.ref)
+    about = About(
+        model=card.ref, model_sha256=model.sha256, dataset=dataset.ref, data_sha256=manifest.sha256, split=split,
+        backend=predictor.backends[loaded.card.ref].backend.name, rounds=rounds, clusters=clusters,
+    )  # fmt: skip
+    figures = card_figures.calibrated(loaded.card, card, gathered, about, Options(rounds=rounds, clusters=clusters))
+    card = replace(card, metrics={**card.metrics, **figures})
     with tempfile.TemporaryDirectory(prefix="tagmill-calibrated-") as folder:
-        artifact.save(Path(folder), replace(card, version=version, parent=model.ref), loaded.state)
+        artifact.save(Path(folder), card, loaded.state)
         made = model_bundle.bring(model_root, Path(folder))
     with database.transaction() as session:
         registry.install_model(session, made.card, made.sha256)

@@ -4,7 +4,18 @@ import sys
 
 import typer
 
-from worker import cli_datasets, cli_doctor, cli_jobs, cli_keys, cli_models, cli_rerun, cli_roles, cli_train
+from worker import (
+    cli_datasets,
+    cli_doctor,
+    cli_drift,
+    cli_jobs,
+    cli_keys,
+    cli_learn,
+    cli_models,
+    cli_rerun,
+    cli_roles,
+    cli_train,
+)
 
 # How a fault says where it is, what helps most first.
 PLACES = ("line", "file", "item", "field")
@@ -19,8 +30,10 @@ app = typer.Typer(
 )
 cli_roles.register(app)
 cli_jobs.register(app)
+cli_learn.register(app)
 cli_train.register(app)
 app.add_typer(cli_datasets.app, name="datasets", rich_help_panel="Learn")
+app.add_typer(cli_drift.app, name="drift", rich_help_panel="Learn")
 app.add_typer(cli_keys.app, name="keys", rich_help_panel="Administer")
 app.add_typer(cli_models.app, name="models", rich_help_panel="Administer")
 app.add_typer(cli_rerun.app, name="rerun", rich_help_panel="Administer")

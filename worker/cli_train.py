@@ -170,7 +170,7 @@ def _work(database: Any, blobs: Any, model_root: Path, run_id: UUID | None) -> N
 
     from worker.train_runs import Trainer
 
-    with _bar() as heard:
+    with bar() as heard:
         trainer = Trainer(database, blobs, model_root, on_event=heard)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: trainer.stop.set())
@@ -193,7 +193,7 @@ def _ended(run: "TrainingRun") -> str:
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def bar() -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """A bar of the epochs and the loss; what is worth a line is printed above it."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

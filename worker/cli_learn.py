@@ -1,0 +1,97 @@
+"""The command that makes an activated model of labelled pictures in one go."""
+
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from worker.learning import Learned, Wanted
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command(rich_help_panel="Learn")(learn)
+
+
+def learn(
+    source: Annotated[Path, typer.Argument(help="A folder with a folder per class, or a .csv.")],
+    recipe: Annotated[
+        Path | None, typer.Option(help="A .toml: columns, training, calibration. Without it, the defaults.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Of model and dataset; else the recipe's, else the source's.")
+    ] = None,
+    version: Annotated[str | None, typer.Option(help="Of the model; without it, the next number.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Where a table's pictures are; without it, beside it.")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Start weights: a registered NAME@VERSION, or a .safetensors file.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="A folder for report.html and report.json.")] = None,
+    activate: Annotated[bool, typer.Option(help="Make it the model that new jobs use, if the gate lets it.")] = True,
+    force: Annotated[str | None, typer.Option(metavar="REASON", help="Activate past a closed gate.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Of calibration and evaluation.")] = 2,
+) -> None:
+    """Make a model of labelled pictures: import, train, calibrate, evaluate, activate.
+
+    Interrupted or killed, the same command goes on from the last checkpoint. If no system runs, its database runs as
+    long as this command does.
+    """
+    from worker import recipes
+    from worker.learning import Wanted
+
+    if force is not None and not force.strip():
+        raise typer.BadParameter("say why", param_hint="--force")
+    if not source.exists():
+        raise typer.BadParameter(f"{source}: no such file or folder", param_hint="SOURCE")
+    if init is not None and "@" not in init:
+        if not Path(init).is_file():
+            raise typer.BadParameter(f"{init}: no such file", param_hint="--init")
+        init = str(Path(init).resolve())
+    read = recipes.read(recipe) if recipe else recipes.Recipe()
+    wanted = Wanted(
+        source, images, read, name or read.name or source.resolve().stem.lower(),
+        version=version, init=init, activate=activate, force=force, report_to=report, threads=threads,
+    )  # fmt: skip
+    _run(wanted)
+
+
+def _run(wanted: "Wanted") -> None:
+    from worker.cli_datasets import opened
+    from worker.cli_train import bar
+    from worker.learning import Learning
+
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        typer.echo(f"{_clock(time.monotonic() - started)}  {text}", err=True)
+
+    with opened() as (database, blobs, model_root), bar() as heard:
+        learning = Learning(database, blobs, model_root, say=say, on_event=heard)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: learning.trainer.stop.set())
+        learned = learning.run(wanted)
+    _show(learned, time.monotonic() - started)
+
+
+def _show(learned: "Learned", seconds: float) -> None:
+    from rich.table import Table
+
+    from worker.screen import console, plain
+
+    screen = console()
+    for name, group in learned.evaluation.groups.items():
+        about = f"{plain(name)}: {group.pictures} pictures of {plain(learned.evaluation.about.split)}"
+        table = Table("figure", "value", "95 % interval", title=about, title_justify="left", box=None)
+        for figure, value in group.figures.items():
+            table.add_row(figure.replace("_", " "), f"{value.value:.4f}", f"{value.low:.4f} … {value.high:.4f}")
+        screen.print(table)
+    steps = ", ".join(f"{step} {_clock(took)}" for step, took in learned.seconds.items())
+    state = "active" if learned.active else "a candidate"
+    screen.print(f"{plain(learned.ref)} from {plain(learned.dataset)} is {state} after {_clock(seconds)}: {steps}")
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -1,0 +1,238 @@
+"""From labelled pictures to an activated model in one go: import, train, calibrate, evaluate, activate.
+
+    pictures ─► dataset ─► NAME@V-trained ─► NAME@V, calibrated ─► evaluation, report ─► gate ─► active
+
+Every step leaves its outcome in the registry, so that the same call after an interruption goes on where it ended: the
+dataset is known by its content, the run by its checkpoint, the model by its name.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from db import registry, training
+from db.blobs import LocalBlobs
+from db.errors import Conflict, NotFound
+from db.session import Database
+from db.tables import Dataset, TrainingRun
+from worker import calibrating, evaluating, manifests
+from worker.errors import WorkerError
+from worker.recipes import Recipe, RecipeInvalid
+from worker.train_runs import Event, Trainer
+
+if TYPE_CHECKING:
+    from ml.evaluation import Evaluation
+    from ml.importers import Imported
+    from ml.manifest import Manifest
+
+UNFINISHED = "-trained"  # ends the version of the network before its calibration
+
+
+class LearningStopped(WorkerError):
+    """The training did not end with a model: it was stopped, cancelled, or failed; `code` says which."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to make of what. `init`: start weights, a registered name@version or a file. `force`: a reason to activate
+    past the gate."""
+
+    source: Path
+    images: Path | None
+    recipe: Recipe
+    name: str
+    version: str | None = None
+    init: str | None = None
+    activate: bool = True
+    force: str | None = None
+    report_to: Path | None = None
+    threads: int = 2
+    actor: str = "cli"
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """The model, its evaluation, and the seconds of each step in this process; resumed steps are short."""
+
+    ref: str
+    dataset: str
+    evaluation: "Evaluation"
+    active: bool
+    seconds: dict[str, float]
+
+
+class Learning:
+    """One pass through all steps. `trainer.stop` may be set from a signal handler: training stops at its next step."""
+
+    def __init__(
+        self,
+        database: Database,
+        blobs: LocalBlobs,
+        model_root: Path,
+        *,
+        say: Callable[[str], None] = lambda text: None,
+        on_event: Callable[[Event], None] = lambda event: None,
+    ) -> None:
+        self.trainer = Trainer(database, blobs, model_root, on_event=on_event)
+        self._database, self._blobs, self._root, self._say = database, blobs, model_root, say
+        self._seconds: dict[str, float] = {}
+
+    def run(self, wanted: Wanted) -> Learned:
+        """Raises RecipeInvalid, DatasetError, TrainingError, Conflict, LearningStopped, and GateClosed at the end."""
+        recipe = wanted.recipe
+        dataset, manifest = self._timed("import", lambda: self._dataset(wanted))
+        version = wanted.version or self._version(wanted.name)
+        ref = f"{wanted.name}@{version}"
+        self._timed("train", lambda: self._train(wanted, dataset, manifest, version))
+        self._timed("calibrate", lambda: self._calibrate(wanted, dataset, version))
+        split = recipe.evaluation.split or ("test" if manifest.split("test") else recipe.calibration.split)
+        evaluation = self._timed("evaluate", lambda: self._evaluate(wanted, ref, dataset, split))
+        if wanted.activate:
+            self._timed("activate", lambda: self._activate(wanted, version))
+        return Learned(ref, dataset.ref, evaluation, wanted.activate, self._seconds)
+
+    def _timed(self, step: str, work: Callable[[], Any]) -> Any:
+        started = monotonic()
+        try:
+            return work()
+        finally:
+            self._seconds[step] = monotonic() - started
+
+    def _dataset(self, wanted: Wanted) -> tuple[Dataset, "Manifest"]:
+        from ml import splits
+
+        imported = _imported(wanted)
+        manifest, data = imported.manifest, wanted.recipe.data
+        if data.shares:
+            manifest = splits.split(manifest, imported.hashes, dict(data.shares), column=data.by, seed=data.seed)
+        leaks = splits.leaks(manifest.entries, imported.hashes, data.by)
+        root = wanted.images or (wanted.source if wanted.source.is_dir() else wanted.source.parent)
+        found = {
+            "unreadable": len(imported.report.unreadable),
+            "exact_duplicates": len(imported.report.exact_duplicates),
+            "near_duplicates": len(imported.report.near_duplicates),
+            "leaks": len(leaks),
+        }
+        dataset, manifest = self._stored(manifest, str(root.resolve()), found)
+        said = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in found.items())
+        self._say(f"dataset {dataset.ref}: {dataset.entries} pictures; {said}")
+        return dataset, manifest
+
+    def _stored(self, manifest: "Manifest", root: str, found: dict[str, int]) -> tuple[Dataset, "Manifest"]:
+        """Under the lowest version that holds this content or none."""
+        from dataclasses import replace
+
+        number = 1
+        while True:
+            versioned = replace(manifest, version=str(number))
+            try:
+                return manifests.store(self._database, self._blobs, versioned, root, found), versioned
+            except Conflict:
+                number += 1
+
+    def _version(self, name: str) -> str:
+        with self._database.transaction() as session:
+            return training.next_version(session, name)
+
+    def _train(self, wanted: Wanted, dataset: Dataset, manifest: "Manifest", version: str) -> None:
+        run = self._run(wanted, dataset, version)
+        if run.state == "finished":
+            self._say(f"{run.name}@{run.version} is trained already")
+            return
+        self._say(f"run {run.id} makes {run.name}@{run.version} from {dataset.ref}")
+        ended = self.trainer.run_once(run.id)
+        if ended is None:
+            raise LearningStopped("run_taken", f"another trainer works on run {run.id}: wait for it, or cancel the run")
+        if ended.state == "queued":
+            raise LearningStopped("run_stopped", "stopped; the same command goes on from the last checkpoint")
+        if ended.state != "finished":
+            raise LearningStopped(ended.code or ended.state, f"run {ended.id} is {ended.state}: {ended.detail or ''}")
+
+    def _run(self, wanted: Wanted, dataset: Dataset, version: str) -> TrainingRun:
+        """The run that this command started before, or a new one."""
+        from ml.train_config import from_dict
+
+        name, trained = wanted.name, version + UNFINISHED
+        settings = {**wanted.recipe.train, "name": name, "version": trained}
+        if "init" in settings:
+            raise RecipeInvalid("train.init: give --init, for it is a file or a model of this machine", "train.init")
+        document = json.loads(json.dumps(from_dict(settings).to_dict()))
+        with self._database.transaction() as session:
+            try:
+                known = training.by_name(session, name, trained)
+            except NotFound:
+                return training.enqueue(session, dataset.id, name, trained, document, init=wanted.init)
+        for what, here, there in (
+            ("pictures", dataset.id, known.dataset_id),
+            ("settings", document, known.config),
+            ("start weights", wanted.init, known.init),
+        ):
+            if here != there:
+                raise Conflict(f"{name}@{trained} is made with other {what}: choose another --version.")
+        if known.state in ("failed", "cancelled"):
+            why = known.detail or known.id
+            raise Conflict(f"The run of {name}@{trained} is {known.state} ({why}): choose another --version.")
+        return known
+
+    def _calibrate(self, wanted: Wanted, dataset: Dataset, version: str) -> None:
+        recipe = wanted.recipe
+        with self._database.transaction() as session:
+            try:
+                registry.by_ref(session, f"{wanted.name}@{version}")
+            except NotFound:
+                pass
+            else:
+                self._say(f"{wanted.name}@{version} is calibrated already")
+                return
+            groups = dataset.summary["groups"]
+        chosen = recipe.calibration.thresholds
+        if chosen is None:
+            chosen = [name for name, group in groups.items() if group["kind"] == "attributes"]
+        made = calibrating.calibrate(
+            self._database, self._blobs, self._root, f"{wanted.name}@{version}{UNFINISHED}", dataset.ref,
+            recipe.calibration.split, version,
+            wanted_precision=recipe.calibration.precision, thresholds_for=chosen,
+            clusters=recipe.evaluation.clusters, rounds=recipe.evaluation.rounds, threads=wanted.threads,
+        )  # fmt: skip
+        self._say(f"{made.ref}: calibrated on {recipe.calibration.split}")
+
+    def _evaluate(self, wanted: Wanted, ref: str, dataset: Dataset, split: str) -> "Evaluation":
+        from ml.evaluate import Options
+
+        how = wanted.recipe.evaluation
+        found, _ = evaluating.evaluate(
+            self._database, self._blobs, self._root, ref, dataset.ref, split, report_to=wanted.report_to,
+            options=Options(rounds=how.rounds, clusters=how.clusters), threads=wanted.threads,
+        )  # fmt: skip
+        self._say(f"{ref}: evaluated on {split}, {found.pictures} pictures")
+        return found
+
+    def _activate(self, wanted: Wanted, version: str) -> None:
+        with self._database.transaction() as session:
+            model = registry.activate(session, wanted.name, version, forced=wanted.force, actor=wanted.actor)
+        self._say(f"{model.ref} is active for {model.task}")
+
+
+def _imported(wanted: Wanted) -> "Imported":
+    from ml import importers
+    from ml.importers import Column
+
+    source, data = wanted.source, wanted.recipe.data
+    if source.is_dir():
+        return importers.from_folders(source, name=wanted.name)
+    ignore = frozenset(data.ignore)
+    groups = {group: Column(column, "exclusive", ignore) for group, column in data.labels.items()}
+    groups |= {group: Column(column, "attributes", ignore) for group, column in data.attributes.items()}
+    if not groups:
+        raise RecipeInvalid("data.labels or data.attributes: say which columns of the table are labels", "data.labels")
+    return importers.from_table(
+        source, wanted.images or source.parent, groups,
+        name=wanted.name, image=data.image, split=data.split or None, group_column=data.by,
+    )  # fmt: skip
