@@ -48,10 +48,17 @@ class TrainingError(ModelError):
     """A training run that cannot go on. `step` and `checkpoint` say where one may start again.
 
     Codes: config_invalid, loss_not_finite, out_of_memory, checkpoint_missing, checkpoint_invalid,
-    checkpoint_mismatch.
+    checkpoint_mismatch, rank_died (one of several processes ended or hung; the same run may well go on).
     """
 
     def __init__(self, code: str, detail: str, *, step: int | None = None, checkpoint: str | None = None) -> None:
         super().__init__(code, detail)
         self.step = step
         self.checkpoint = checkpoint
+
+
+class TrainingStopped(TrainingError):
+    """Training ended at `step` because it was asked to; the checkpoint holds that step. Code: training_stopped."""
+
+    def __init__(self, step: int, checkpoint: str | None) -> None:
+        super().__init__("training_stopped", f"asked to stop at step {step}", step=step, checkpoint=checkpoint)

@@ -3,28 +3,36 @@
 Prints nothing: `on_event` is called with dictionaries. Decides nothing about deployment, calibrates nothing.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from ml import artifact, batchnorm, checkpoint, heads, metrics, pixel_cache
+from ml import artifact, checkpoint, pixel_cache
 from ml.artifact import Artifact
-from ml.card import Label, ModelCard
-from ml.errors import ArtifactError, DatasetError, TrainingError
-from ml.manifest import Entry, Manifest
-from ml.pixel_cache import PixelCache
-from ml.presets import to_card
+from ml.distributed import Ranks
+from ml.manifest import Manifest
 from ml.train_config import TrainConfig
-from ml.train_loop import Event, Learner, Pictures, Recipe, batches_per_epoch, epoch_batches, inputs, predict
+from ml.train_loop import Event
+from ml.train_run import Run
 
-__all__ = ["TrainConfig", "train"]
+__all__ = ["Place", "TrainConfig", "train", "train_here"]
 
-_UNFOLD_PICTURES = 512
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run reads and writes, and how much of the machine it may take.
+
+    `images_root`: what the manifest's paths are relative to. `out_dir`: checkpoints and the artifact; `cache_dir`:
+    the decoded pictures. `max_threads`: most threads that compute, and most that prepare pictures; None: as the
+    configuration says.
+    """
+
+    images_root: Path
+    out_dir: Path
+    cache_dir: Path
+    max_threads: int | None = None
 
 
 def train(
@@ -37,236 +45,65 @@ def train(
     resume: bool = False,
     stop_after: int | None = None,
     cache_dir: Path | None = None,
+    max_threads: int | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Artifact:
     """Train and write the artifact into `out_dir`/model; checkpoints and the pixel cache go to `out_dir` too.
 
     `resume` goes on from the checkpoint, if there is one, and gives the same weights as a run that was never
     stopped, on the same machine with the same number of threads. `stop_after` ends it early, after so many epochs
-    (the head's count), and writes what there is; the learning rate follows the configured length. Raises
-    DatasetError, ArtifactError (the `init`) and TrainingError.
+    (the head's count), and writes what there is; the learning rate follows the configured length. `should_stop` is
+    asked after every step: then a checkpoint is written and TrainingStopped raised. With `config.devices` above 1,
+    as many processes train (`ml.train_ranks`). Raises DatasetError, ArtifactError (the `init`) and TrainingError.
     """
-    torch.manual_seed(config.seed)
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    place = Place(images_root, out_dir, cache_dir or out_dir, max_threads)
     used = [entry for entry in manifest.entries if entry.split in (config.train_split, config.validation_split)]
     pixel_cache.verify(used, images_root)
-    cache, skipped = pixel_cache.prepare(manifest, images_root, cache_dir or out_dir, config.cache_side)
+    _, skipped = pixel_cache.prepare(manifest, images_root, place.cache_dir, config.cache_side)
     for image, code in skipped.items():
         on_event({"event": "picture_skipped", "image": image, "code": code})
-    saved = checkpoint.load(out_dir) if resume and (out_dir / checkpoint.FILE).exists() else None
-    run = _Run(manifest, config, cache, out_dir, init, on_event, fresh=saved is None)
+    if config.devices > 1:
+        from ml import train_ranks
+
+        return train_ranks.train(
+            manifest, config, place, init=init, resume=resume, stop_after=stop_after, on_event=on_event,
+            should_stop=should_stop,
+        )  # fmt: skip
+    return train_here(
+        manifest, config, place, init=init, resume=resume, stop_after=stop_after, on_event=on_event,
+        should_stop=should_stop,
+    )  # fmt: skip
+
+
+def train_here(
+    manifest: Manifest,
+    config: TrainConfig,
+    place: Place,
+    *,
+    init: Artifact | Path | None,
+    resume: bool,
+    stop_after: int | None,
+    on_event: Callable[[Event], None],
+    should_stop: Callable[[], bool],
+    ranks: Ranks | None = None,
+) -> Artifact:
+    """The training itself, on checked and decoded pictures, in this process: all of it, or one of several `ranks`."""
+    ranks = ranks or Ranks()
+    torch.manual_seed(config.seed)
+    most = place.max_threads
+    if config.threads or most:
+        wanted = config.threads or torch.get_num_threads()
+        torch.set_num_threads(min(wanted, most or wanted))
+    cache, _ = pixel_cache.prepare(manifest, place.images_root, place.cache_dir, config.cache_side)
+    saved = checkpoint.load(place.out_dir) if resume and (place.out_dir / checkpoint.FILE).exists() else None
+    run = Run(
+        manifest, config, cache, place.out_dir, init, on_event,
+        fresh=saved is None, should_stop=should_stop, ranks=ranks, max_workers=most,
+    )  # fmt: skip
     if saved:
         run.restore(saved)
     run.to_the_end(stop_after or config.head_epochs + config.epochs)
-    return artifact.save(out_dir / "model", run.card(), run.weights())
-
-
-class _Run:
-    """One training run: what changes while it goes, and what of it a checkpoint holds."""
-
-    def __init__(
-        self,
-        manifest: Manifest,
-        config: TrainConfig,
-        cache: PixelCache,
-        out_dir: Path,
-        init: Artifact | Path | None,
-        on_event: Callable[[Event], None],
-        *,
-        fresh: bool,
-    ) -> None:
-        self.manifest, self.config, self.out_dir, self.on_event = manifest, config, out_dir, on_event
-        self.parent = init.card.ref if isinstance(init, Artifact) else init.name if init else None
-        self.training = _pictures(manifest, manifest.split(config.train_split), cache)
-        self.validation = _pictures(manifest, manifest.split(config.validation_split), cache)
-        if not self.training.images:
-            raise DatasetError("dataset_empty", f"no picture in split {config.train_split!r}", field=config.train_split)
-        learned = [entry for entry in manifest.split(config.train_split) if entry.image in cache]
-        self.heads = heads.heads(manifest, learned, config.balance)
-        network, last = heads.network(config.architecture, manifest, init)
-        recipe = Recipe(
-            preset=config.preprocessing(),
-            size=config.train_size or config.size,
-            augmentation=config.augmentation,
-            smoothing=config.label_smoothing,
-            ema_decay=config.ema_decay,
-            seed=config.seed,
-            workers=config.workers,
-            bf16=config.bf16(),
-            device=torch.device(config.device),
-        )
-        # A fresh network looks folded too; it knows nothing that could be undone.
-        if fresh and init is not None and batchnorm.is_folded(network):
-            some = Pictures(self.training.images[:_UNFOLD_PICTURES], self.training.targets, cache)
-            normaliser = recipe.preset.normaliser()
-            batchnorm.unfold(network, (normaliser(batch) for batch in inputs(some, recipe, config.batch_size)))
-            on_event({"event": "batchnorm_unfolded", "pictures": len(some.images)})
-        self.learner = Learner(network, last, self.heads, recipe, lr=config.lr, decay=config.weight_decay)
-        self.learner.pieces = config.accumulation
-        self.steps = batches_per_epoch(len(self.training.images), config.step_size)
-        self.history: list[dict[str, Any]] = []
-        self.best: dict[str, Tensor] = {}
-        self.best_epoch = -1
-        self.last_checkpoint: str | None = None
-
-    def to_the_end(self, total: int) -> None:
-        """Every epoch that is still missing of `total`."""
-        for epoch in range(self.learner.step // self.steps, total):
-            if self._finished():
-                return
-            self._epoch(epoch)
-            self.history.append({"epoch": epoch, "metrics": self._validate()})
-            self.on_event({"event": "epoch", "epoch": epoch, "epochs": total, "step": self.learner.step,
-                           "metrics": self.history[-1]["metrics"]})  # fmt: skip
-            self._remember(epoch)
-            self._checkpoint()
-
-    def _finished(self) -> bool:
-        patience = self.config.patience
-        return patience is not None and len(self.history) - 1 - self.best_epoch >= patience and bool(self.history)
-
-    def _epoch(self, epoch: int) -> None:
-        self.learner.train_mode(only_head=epoch < self.config.head_epochs)
-        first = self.learner.step - epoch * self.steps
-        for step, batch, targets in epoch_batches(
-            self.training, self.config.step_size, epoch, first, self.learner.recipe
-        ):
-            lr = self._lr(epoch, step)
-            try:
-                value = self.learner.learn(batch, targets, lr, f"{self.config.seed}/{epoch}/{step}", self.on_event)
-            except TrainingError as error:
-                error.checkpoint = self.last_checkpoint
-                raise
-            self.on_event({"event": "step", "epoch": epoch, "step": self.learner.step, "loss": value, "lr": lr})
-            if self.learner.step % self.config.checkpoint_steps == 0 and step + 1 < self.steps:
-                self._checkpoint()
-
-    def _lr(self, epoch: int, step: int) -> float:
-        config = self.config
-        at = epoch * self.steps + step
-        if epoch < config.head_epochs:
-            return config.head_lr
-        at -= config.head_epochs * self.steps
-        warmup = round(config.warmup_epochs * self.steps)
-        if at < warmup:
-            return config.lr * (at + 1) / warmup
-        share = (at - warmup) / max(1, config.epochs * self.steps - warmup)
-        return config.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2)
-
-    def _validate(self) -> dict[str, float]:
-        """Per group: the top-1 accuracy, or the mean average precision; "score" is their mean."""
-        if not self.validation.images:
-            return {}
-        logits = predict(self.learner, self.learner.average, self.validation, self.config.batch_size)
-        found = {head.name: _quality(head, logits, self.validation.targets) for head in self.heads}
-        known = [value for value in found.values() if not math.isnan(value)]
-        return found | {"score": float(np.mean(known))} if known else {}
-
-    def _remember(self, epoch: int) -> None:
-        score = self.history[-1]["metrics"].get("score", math.nan)
-        best = self.history[self.best_epoch]["metrics"].get("score", math.nan) if self.best_epoch >= 0 else -1.0
-        if self.config.patience is not None and (score > best or math.isnan(score)):
-            self.best_epoch = epoch
-            self.best = {name: value.clone() for name, value in self.learner.average.state_dict().items()}
-
-    def _checkpoint(self) -> None:
-        learner = self.learner
-        parts: dict[str, dict[str, Tensor]] = {
-            "network": learner.network.state_dict(),
-            "average": learner.average.state_dict(),
-            "best": self.best,
-            "optimizer": {
-                f"{at}/{key}": value
-                for at, values in learner.optimizer.state_dict()["state"].items()
-                for key, value in values.items()
-            },
-        }
-        tensors = {f"{part}/{name}": tensor for part, own in parts.items() for name, tensor in own.items()}
-        state = {
-            "config": self.config.sha256(),
-            "manifest": self.manifest.sha256,
-            "step": learner.step,
-            "averaged": learner.averaged,
-            "pieces": learner.pieces,
-            "best_epoch": self.best_epoch,
-            "history": self.history,
-        }
-        try:
-            self.last_checkpoint = str(checkpoint.save(self.out_dir, checkpoint.Checkpoint(tensors, state)))
-        except OSError as error:
-            # A full disk costs the progress since the old checkpoint only if the run dies before the next one.
-            self.on_event({"event": "checkpoint_failed", "step": learner.step, "detail": str(error)})
-            return
-        self.on_event({"event": "checkpoint", "step": learner.step, "path": self.last_checkpoint})
-
-    def restore(self, saved: checkpoint.Checkpoint) -> None:
-        """Go on from a checkpoint. Raises TrainingError('checkpoint_mismatch') for another run's."""
-        for what, own in (("config", self.config.sha256()), ("manifest", self.manifest.sha256)):
-            if saved.state.get(what) != own:
-                raise TrainingError("checkpoint_mismatch", f"the checkpoint belongs to another {what}")
-        learner = self.learner
-        learner.network.load_state_dict(saved.part("network"))
-        learner.average.load_state_dict(saved.part("average"))
-        optimizer = learner.optimizer.state_dict()
-        states: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in saved.part("optimizer").items():
-            at, _, key = name.partition("/")
-            states.setdefault(int(at), {})[key] = tensor
-        learner.optimizer.load_state_dict({"state": states, "param_groups": optimizer["param_groups"]})
-        learner.step, learner.averaged = saved.state["step"], saved.state["averaged"]
-        learner.pieces = saved.state["pieces"]
-        self.best, self.best_epoch = saved.part("best"), saved.state["best_epoch"]
-        self.history = list(saved.state["history"])
-        self.last_checkpoint = str(self.out_dir / checkpoint.FILE)
-        self.on_event({"event": "resumed", "step": learner.step})
-
-    def weights(self) -> dict[str, Tensor]:
-        """What the artifact stores: the moving average, of the best epoch where there is one."""
-        state = self.best or self.learner.average.state_dict()
-        if self.config.half_weights:
-            state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
-        if not all(bool(torch.isfinite(value).all()) for value in state.values()):
-            raise ArtifactError("weights_mismatch", "some weights are not finite; half_weights=False may help")
-        return state
-
-    def card(self) -> ModelCard:
-        """The model's card, with the validation figures of the epoch that is kept."""
-        config = self.config
-        labels = tuple(
-            Label(label, head.name, taxonomy_id=config.taxonomy.get(f"{head.name}:{label}"))
-            for head in self.heads
-            for label in head.labels
-        )
-        kept = self.history[self.best_epoch] if self.best_epoch >= 0 else self.history[-1]
-        return ModelCard(
-            name=config.name,
-            version=config.version,
-            task="tags",
-            architecture=config.architecture,
-            labels=labels,
-            head={head.name: "softmax" if head.kind == "exclusive" else "sigmoid" for head in self.heads},
-            preset=to_card(config.preprocessing()),
-            precision=config.serve_precision,
-            metrics={"validation": kept["metrics"], "epochs": kept["epoch"] + 1, "pictures": len(self.training.images)},
-            data_manifest_sha256=self.manifest.sha256,
-            licence=config.licence,
-            source=config.source,
-            parent=self.parent,
-        )
-
-
-def _pictures(manifest: Manifest, entries: Sequence[Entry], cache: PixelCache) -> Pictures:
-    kept = [entry for entry in entries if entry.image in cache]
-    return Pictures(tuple(entry.image for entry in kept), heads.targets(manifest, kept), cache)
-
-
-def _quality(head: heads.Head, logits: Tensor, targets: Tensor) -> float:
-    wanted, found = targets[:, head.start : head.stop], logits[:, head.start : head.stop]
-    known = (wanted != heads.UNKNOWN).all(1)
-    if not bool(known.any()):
-        return math.nan
-    if head.kind == "exclusive":
-        return float((found[known].argmax(1) == wanted[known].argmax(1)).float().mean())
-    columns = zip(found[known].double().numpy().T, wanted[known].numpy().T == 1, strict=True)
-    return float(np.nanmean([metrics.average_precision(scores, true) for scores, true in columns]))
+    if not ranks.first:
+        return Artifact(run.card(), {}, "")
+    return artifact.save(place.out_dir / "model", run.card(), run.weights())

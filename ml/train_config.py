@@ -14,6 +14,8 @@ from ml.card import Precision
 from ml.errors import TrainingError
 from ml.presets import ImagenetPreset, WholePreset
 
+# Came later: at their defaults they mean what their absence meant, also to the checkpoints of then.
+_LATER: dict[str, Any] = {"devices": 1}
 _ONLY_IN_CARD = {"name", "version", "licence", "source", "taxonomy", "half_weights", "serve_precision"}
 
 
@@ -27,7 +29,8 @@ class TrainConfig:
     size: the input's side at inference; train_size: while training (None: the same).
     train_split, validation_split: the names of the splits in the manifest; the second may be empty or missing.
     head_epochs: with all layers but the last frozen, at head_lr. epochs: with all layers, at lr.
-    batch_size × accumulation: pictures per optimizer step; `accumulation` parts of it go forward one by one.
+    devices × batch_size × accumulation: pictures per optimizer step; on every device, `accumulation` parts go forward
+    one by one.
     lr rises over warmup_epochs and falls as a cosine to lr × 0.01. weight_decay: AdamW's, not for biases.
     label_smoothing: share of the target spread over all labels. balance: 0 takes pictures as they come, 1 gives
     every label the same weight in the loss.
@@ -35,7 +38,8 @@ class TrainConfig:
     patience: stop after so many epochs without a better validation, and keep the best; None runs to the end and
     keeps the last, so that the validation pictures choose nothing.
     precision: of the forward pass: "bf16", "fp32", or "auto": bf16 where the device multiplies it itself.
-    device: as torch names it. threads: torch's, None leaves them; workers: threads that prepare pictures.
+    device: as torch names it. devices: processes that train together, each with a GPU of its own if device is cuda.
+    threads: torch's, None leaves them; workers: threads that prepare pictures.
     seed: of everything random. cache_side: short side of the pictures that are kept decoded.
     checkpoint_steps: a checkpoint every so many optimizer steps, and after every epoch.
     half_weights: store fp16 weights. serve_precision: the card's `precision`.
@@ -66,6 +70,7 @@ class TrainConfig:
     patience: int | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = "cpu"
+    devices: int = 1
     threads: int | None = None
     workers: int = 2
     seed: int = 0
@@ -76,7 +81,7 @@ class TrainConfig:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        whole = ("size", "batch_size", "accumulation", "workers", "cache_side", "checkpoint_steps")
+        whole = ("size", "batch_size", "accumulation", "workers", "cache_side", "checkpoint_steps", "devices")
         for name in whole:
             self._require(getattr(self, name) >= 1, name, "must be at least 1")
         for name in ("head_epochs", "epochs", "warmup_epochs", "weight_decay", "balance"):
@@ -87,6 +92,8 @@ class TrainConfig:
         self._require(0 <= self.ema_decay < 1, "ema_decay", "must lie in 0…1, below 1")
         self._require(self.patience is None or self.patience >= 1, "patience", "must be at least 1")
         self._require(self.preset in ("whole", "imagenet"), "preset", "must be whole or imagenet")
+        together = self.devices == 1 or self.device in ("cpu", "cuda")
+        self._require(together, "device", "must be cpu or cuda, without a number, for more than one of them")
 
     def _require(self, holds: bool, name: str, why: str) -> None:
         if not holds:
@@ -94,8 +101,8 @@ class TrainConfig:
 
     @property
     def step_size(self) -> int:
-        """Pictures per optimizer step."""
-        return self.batch_size * self.accumulation
+        """Pictures per optimizer step, of all devices."""
+        return self.devices * self.batch_size * self.accumulation
 
     def preprocessing(self) -> ImagenetPreset | WholePreset:
         """The preset of inference."""
@@ -117,6 +124,9 @@ class TrainConfig:
         So what only the card says does not count.
         """
         document = {name: value for name, value in self.to_dict().items() if name not in _ONLY_IN_CARD}
+        for name, default in _LATER.items():
+            if document[name] == default:
+                del document[name]
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:

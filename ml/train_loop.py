@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ml import augment
 from ml.augment import Augmentation
+from ml.distributed import Ranks
 from ml.errors import TrainingError
 from ml.heads import Head, loss
 from ml.pixel_cache import PixelCache
@@ -52,6 +53,7 @@ class Recipe:
     workers: int
     bf16: bool
     device: torch.device
+    ranks: Ranks = field(default_factory=Ranks)
 
 
 class Learner:
@@ -92,25 +94,29 @@ class Learner:
     def learn(self, batch: Tensor, targets: Tensor, lr: float, key: str, on_event: Callable[[Event], None]) -> float:
         """One optimizer step; its loss. A step that runs out of memory is done again in twice as many pieces.
 
-        Raises TrainingError: loss_not_finite, out_of_memory.
+        `batch` is this process' share of the step; the loss is that of the whole step. MixUp and CutMix mix within a
+        share. Raises TrainingError: loss_not_finite, out_of_memory.
         """
         rng = random.Random(f"{key}/mix")
         batch, partner, share = augment.mix(batch, self.recipe.augmentation, rng)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         while True:
-            torch.manual_seed(rng.getrandbits(60))
+            # Another dropout in every process, for their pictures are others.
+            torch.manual_seed(rng.getrandbits(60) + self.recipe.ranks.rank)
             try:
                 value = self._backward(batch, targets, targets[partner], share)
                 break
             except (MemoryError, RuntimeError) as error:
                 self._shrink(len(batch), error)
-            on_event({"event": "out_of_memory", "step": self.step, "batch": math.ceil(len(batch) / self.pieces),
-                      "accumulation": self.pieces})  # fmt: skip
+            self._say_shrunk(len(batch), on_event)
+        value = self._together(value, len(batch), on_event)
         if not math.isfinite(value):
             raise TrainingError("loss_not_finite", f"the loss is {value} at step {self.step}", step=self.step)
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimizer.step()
+        # BatchNorm normalises each share by its own statistics; what is remembered of them is their mean.
+        self.recipe.ranks.average(buffer for buffer in self.network.buffers() if buffer.is_floating_point())
         self.step += 1
         self._follow()
         return value
@@ -128,6 +134,27 @@ class Learner:
             piece.backward()  # type: ignore[no-untyped-call]
             value += float(piece.detach())
         return value
+
+    def _together(self, value: float, rows: int, on_event: Callable[[Event], None]) -> float:
+        """Average gradients and loss over the processes; who needs more pieces than the others sets the number."""
+        ranks = self.recipe.ranks
+        if ranks.world == 1:
+            return value
+        told = ranks.gather((value, rows, self.pieces))
+        total = sum(each[1] for each in told)
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        if rows * ranks.world != total:
+            torch._foreach_mul_(gradients, rows * ranks.world / total)
+        ranks.average(gradients)
+        most = int(max(each[2] for each in told))
+        if most > self.pieces:
+            self.pieces = most
+            self._say_shrunk(rows, on_event)
+        return sum(each[0] * each[1] for each in told) / total
+
+    def _say_shrunk(self, rows: int, on_event: Callable[[Event], None]) -> None:
+        on_event({"event": "out_of_memory", "step": self.step, "batch": math.ceil(rows / self.pieces),
+                  "accumulation": self.pieces})  # fmt: skip
 
     def logits(self, network: nn.Module, batch: Tensor) -> Tensor:
         """uint8 N×3×S×S on the CPU → float32 N×labels on the device."""
@@ -168,7 +195,8 @@ def epoch_batches(
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """(step of the epoch, uint8 batch, targets) from step `first` on, prepared ahead by threads.
 
-    The rest that fills no batch is left out, in every epoch another.
+    `size`: pictures of a whole step, of which this process gets its share. The rest that fills no batch is left
+    out, in every epoch another.
     """
     order = list(range(len(pictures.images)))
     random.Random(f"{recipe.seed}/{epoch}/order").shuffle(order)
@@ -184,7 +212,7 @@ def epoch_batches(
         for step in steps:
             for ahead in range(step, min(step + 1 + _AHEAD, steps.stop)):
                 if ahead not in started:
-                    rows = order[ahead * size : (ahead + 1) * size]
+                    rows = recipe.ranks.share(order[ahead * size : (ahead + 1) * size])
                     started[ahead] = (rows, [pool.submit(prepared, at) for at in rows])
             rows, futures = started.pop(step)
             yield step, torch.stack([future.result() for future in futures]), pictures.targets[rows]
