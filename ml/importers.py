@@ -3,23 +3,26 @@
 Reads only below the folder it is given; copies nothing and asks no network.
 """
 
-import csv
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ml import facts, images
+from ml import facts, images, tables
 from ml.errors import DatasetError
-from ml.manifest import Entry, Group, Kind, Manifest, Value, named, require_identifiers
+from ml.manifest import Entry, Group, Manifest, named, require_identifiers
 from ml.splits import Leak, leaks, near_pairs
+from ml.tables import Column as Column  # also for callers
+from ml.tables import Row
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".avif", ".tif", ".tiff"})
 MIN_PDQ_QUALITY = 50  # below, PDQ says that the hash is not to be matched
-_TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
+
+Seen = tuple[str, bytes | None] | str
+"""Of one picture: (SHA-256 of its bytes in hex, PDQ of 32 bytes or None), or the code that says why there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,28 +63,6 @@ class Imported:
     hashes: Mapping[str, bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    """Where a table says the labels of one group.
-
-    `ignore`: values that mean "nobody knows"; so does an empty cell of an exclusive group. Attributes are
-    names with `separator` between them; a column of true and false is one attribute with the group's name.
-    """
-
-    name: str
-    kind: Kind = "exclusive"
-    ignore: frozenset[str] = frozenset()
-    separator: str = ";"
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    image: str
-    labels: Mapping[str, Value]
-    split: str
-    columns: Mapping[str, str] = field(default_factory=dict)
-
-
 def from_folders(root: Path, *, name: str, version: str = "1", group: str = "category") -> Imported:
     """A folder per class below `root`, or below a folder per split (train/…, validation/…, test/…).
 
@@ -98,7 +79,7 @@ def from_folders(root: Path, *, name: str, version: str = "1", group: str = "cat
         for folder in sorted(path for path in base.iterdir() if path.is_dir()):
             labels.add(folder.name)
             found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-            rows += [_Row(p.relative_to(root).as_posix(), {group: folder.name}, split) for p in found]
+            rows += [Row(p.relative_to(root).as_posix(), {group: folder.name}, split) for p in found]
     if empty := labels - {str(row.labels[group]) for row in rows}:
         raise DatasetError("class_missing", f"no picture of {', '.join(sorted(empty))}", field=min(empty))
     return _imported(root, name, version, {group: Group("exclusive", tuple(sorted(labels)))}, rows, None)
@@ -122,67 +103,40 @@ def from_table(
     'manifest_invalid' for a bad name.
     """
     require_identifiers(name, version)
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            lines = [(reader.line_num, line) for line in reader]
-            header = reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError("table_invalid", f"{table}: {error}") from None
-    wanted = [image, *(column.name for column in groups.values()), *filter(None, (split, group_column))]
-    if missing := [column for column in wanted if column not in header]:
-        raise DatasetError("table_invalid", f"{table}: no column {missing[0]!r} among {header}", field=missing[0])
-    for number, line in lines:
-        if None in line or None in line.values():
-            raise DatasetError("table_invalid", f"{table}: line {number} has not {len(header)} cells")
-    flags = {group: _is_flag(lines, column) for group, column in groups.items()}
-    rows, labels = [], {group: set[str]() for group in groups}
-    label_columns = {column.name for column in groups.values()}
-    line_of: dict[str, int] = {}
-    for number, line in lines:
-        values = {group: _cell(line[column.name], column, flags[group], group) for group, column in groups.items()}
-        for group, value in values.items():
-            labels[group].update([value] if isinstance(value, str) else value or ())
-        path = line[image].strip()
-        if not path or path.startswith("/") or ".." in path.split("/"):
-            raise DatasetError("table_invalid", f"{table}: line {number}: {path!r} leaves the images' folder")
-        path = PurePosixPath(path).as_posix()
-        if (before := line_of.setdefault(path, number)) != number:
-            raise DatasetError("table_invalid", f"{table}: line {number} repeats {path!r} of line {before}")
-        kept = {key: text for key, text in line.items() if key not in label_columns | {image, split}}
-        rows.append(_Row(path, values, (line[split].strip() if split else "") or "train", kept))
-    for group, column in groups.items():
-        if not flags[group] and not labels[group]:
-            raise DatasetError("class_missing", f"{table}: no label in column {column.name!r}", field=column.name)
-    known = {
-        group: Group(column.kind, (group,) if flags[group] else tuple(sorted(labels[group])))
-        for group, column in groups.items()
-    }
+    known, rows = tables.read(table, groups, _below_root, image=image, split=split, wanted=group_column)
     return _imported(images_root, name, version, known, rows, group_column)
 
 
-def _is_flag(lines: Iterable[tuple[int, Mapping[str, str]]], column: Column) -> bool:
-    cells = {line[column.name].strip().lower() for _, line in lines} - {"", *map(str.lower, column.ignore)}
-    return column.kind == "attributes" and bool(cells) and cells <= {*_TRUE, *_FALSE}
-
-
-def _cell(text: str, column: Column, flag: bool, group: str) -> Value:
-    text = text.strip()
-    if text in column.ignore or (not text and (flag or column.kind == "exclusive")):
-        return None
-    if flag:
-        return (group,) if text.lower() in _TRUE else ()
-    if column.kind == "exclusive":
-        return text
-    return tuple(dict.fromkeys(part for item in text.split(column.separator) if (part := item.strip())))
+def _below_root(path: str) -> str:
+    if not path or path.startswith("/") or ".." in path.split("/"):
+        raise ValueError(f"{path!r} leaves the images' folder")
+    return PurePosixPath(path).as_posix()
 
 
 def _imported(
-    root: Path, name: str, version: str, groups: Mapping[str, Group], rows: Sequence[_Row], column: str | None
+    root: Path, name: str, version: str, groups: Mapping[str, Group], rows: Sequence[Row], column: str | None
 ) -> Imported:
     """Look at every picture once: bytes' hash, decodability, PDQ."""
     with ThreadPoolExecutor() as pool:
         seen = list(pool.map(lambda row: _look(root / row.image), rows))
+    return assemble(name, version, groups, rows, seen, column=column, origin=str(root))
+
+
+def assemble(
+    name: str,
+    version: str,
+    groups: Mapping[str, Group],
+    rows: Sequence[Row],
+    seen: Sequence[Seen],
+    *,
+    column: str | None = None,
+    origin: str = "dataset",
+) -> Imported:
+    """The manifest of rows whose pictures were looked at already, and its report; `seen` is in the rows' order.
+
+    Raises DatasetError('dataset_empty'), which names the `origin`, and 'manifest_invalid' for a bad name.
+    """
+    require_identifiers(name, version)
     unreadable = {row.image: result for row, result in zip(rows, seen, strict=True) if isinstance(result, str)}
     entries: list[Entry] = []
     hashes: dict[str, bytes] = {}
@@ -198,12 +152,12 @@ def _imported(
         if pdq is not None:
             hashes[row.image] = pdq
     if not entries:
-        raise DatasetError("dataset_empty", f"{root}: none of {len(rows)} pictures can be read and has a label")
+        raise DatasetError("dataset_empty", f"{origin}: none of {len(rows)} pictures can be read and has a label")
     manifest = Manifest(name, version, groups, tuple(entries))
     return Imported(manifest, _report(manifest, hashes, unreadable, unlabelled, column), hashes)
 
 
-def _look(path: Path) -> tuple[str, bytes | None] | str:
+def _look(path: Path) -> Seen:
     """(SHA-256, PDQ or None), or the code that says why the picture cannot be read."""
     try:
         data = path.read_bytes()
