@@ -54,6 +54,11 @@ def save(folder: Path, card: ModelCard, state: Mapping[str, Tensor]) -> Artifact
     return Artifact(from_dict(_plain(document)), tensors, digest)
 
 
+def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights as fp16, half the bytes; what is no floating-point number stays as it is."""
+    return {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+
+
 def load(folder: Path, expect_sha256: str | None = None, *, max_bytes: int = MAX_WEIGHTS_BYTES) -> Artifact:
     """Read, check and return the artifact in `folder`.
 

@@ -26,13 +26,14 @@ def calibrate(
     thresholds_for: Collection[str] | None = None,
     clusters: str | None = None,
     rounds: int = 1000,
+    half: bool = False,
     threads: int = 1,
 ) -> Pulled:
     """Install and register `version` of the model as a candidate; its parent is the model that it was made of.
 
     Thresholds are those of the best F1, or of the most recall at `wanted_precision`, of the groups `thresholds_for`
-    (None: of all). The card gets the figures of these pictures, with intervals over `clusters`. Raises Conflict for a
-    version that exists, NotFound, DatasetError, ArtifactError.
+    (None: of all). The card gets the figures of these pictures, with intervals over `clusters`. `half` stores the weights
+    as fp16, and calibrates those. Raises Conflict for a version that exists, NotFound, DatasetError, ArtifactError.
     """
     from ml import artifact, card_figures, scoring
     from ml.calibrate import fitted
@@ -51,10 +52,12 @@ def calibrate(
             raise Conflict(f"{model.name}@{version} exists already: choose another version.")
     manifest = manifests.load(blobs, dataset)
     loaded = artifact.load(model_root / model.name / model.version, model.sha256)
+    if half:
+        loaded = replace(loaded, state=artifact.halved(loaded.state))
     groups = scoring.model_groups(loaded.card, manifest)
     predictor = Predictor([loaded], threads=threads)
     found = scoring.predictions(
-        predictor, loaded.card, manifest.split(split), Path(dataset.images_root), decode_threads=threads
+        predictor, loaded.card, manifest.split(split), manifests.root_of(blobs, dataset), decode_threads=threads
     )
     gathered = scoring.gather(found, groups)
     card = fitted(loaded.card, gathered.groups, wanted_precision=wanted_precision, thresholds_for=thresholds_for)

@@ -199,7 +199,8 @@ class Learning:
             self._database, self._blobs, self._root, f"{wanted.name}@{version}{UNFINISHED}", dataset.ref,
             recipe.calibration.split, version,
             wanted_precision=recipe.calibration.precision, thresholds_for=chosen,
-            clusters=recipe.evaluation.clusters, rounds=recipe.evaluation.rounds, threads=wanted.threads,
+            clusters=recipe.evaluation.clusters, rounds=recipe.evaluation.rounds,
+            half=recipe.calibration.half_weights, threads=wanted.threads,
         )  # fmt: skip
         self._say(f"{made.ref}: calibrated on {recipe.calibration.split}")
 

@@ -40,11 +40,13 @@ class Data(_Strict):
 
 
 class Calibration(_Strict):
-    """`thresholds`: groups whose labels get one; without it, those of attributes. `precision`: wanted, else best F1."""
+    """`thresholds`: groups whose labels get one; without it, those of attributes. `precision`: wanted, else best F1.
+    `half_weights`: store the calibrated weights as fp16; the trained ones before them stay what they are."""
 
     split: str = "validation"
     thresholds: list[str] | None = None
     precision: Annotated[float, Field(gt=0, le=1)] | None = None
+    half_weights: bool = True
 
 
 class Evaluation(_Strict):
