@@ -32,7 +32,7 @@ def evaluate(
         model = registry.by_ref(session, model_ref)
         dataset = datasets.by_ref(session, dataset_ref)
     manifest = manifests.load(blobs, dataset)
-    root = Path(dataset.images_root)
+    root = manifests.root_of(blobs, dataset)
     loaded = artifact.load(model_root / model.name / model.version, model.sha256)
     found = evaluate_model(loaded, manifest, root, split, **how)
     if report_to is not None:

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from db import datasets
 from db.blobs import LocalBlobs, manifest_key
@@ -10,6 +11,14 @@ from db.session import Database
 from db.tables import Dataset
 from ml.errors import DatasetError
 from ml.manifest import Manifest, from_dict
+
+IN_STORE: Final = "blob-store:"
+"""The images' root of a dataset of stored pictures: wherever this process sees the blob store."""
+
+
+def root_of(blobs: LocalBlobs, dataset: Dataset) -> Path:
+    """The folder that the paths of a dataset's pictures begin at."""
+    return blobs.root if dataset.images_root == IN_STORE else Path(dataset.images_root)
 
 
 def store(
