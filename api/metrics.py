@@ -21,6 +21,8 @@ _HELP: Final = {
     "jobs": "Jobs by state.",
     "items_finished_last_hour": "Items that a stage ended in the last hour.",
     "item_failures_last_hour": "Items that failed in the last hour.",
+    "drift_sources": "Sources by level of drift, on the newest computed day.",
+    "drift_day_seconds": "How long ago that day ended.",
     "workers": "Processes that were heard of in the last 30 seconds.",
 }
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker import doctor_models, doctor_roles
+from worker import doctor_drift, doctor_models, doctor_roles
 from worker.findings import Finding, State, first_line
 from worker.home import Home
 from worker.local import Place
@@ -178,6 +178,7 @@ CHECKS = (
     Check("models", doctor_models.models, "correct TAGMILL_MODEL_ROOT", needs_database=True),
     Check("sandbox", sandbox, _SANDBOX),
     Check("roles", doctor_roles.roles, "tagmill migrate", needs_database=True),
+    Check("drift", doctor_drift.drifted, "tagmill migrate", needs_database=True),
 )
 
 
