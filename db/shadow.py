@@ -28,6 +28,11 @@ MAX_ATTEMPTS: Final = 3
 """Claims in a row that recorded nothing, because the model did not load or the process died."""
 
 
+SETTLE_S: Final = 5.0
+"""How long a finished chunk is left alone: a transaction that began before it may still commit, and its chunk would be
+passed over. One that takes longer is missed, which a sample can bear."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """The sample, and where a run ends: after so many pictures or days, whichever comes first.
@@ -91,7 +96,7 @@ def settle(session: Session) -> int:
     return int(ended + died)
 
 
-def due(session: Session, settle_s: float) -> bool:
+def due(session: Session, settle_s: float = SETTLE_S) -> bool:
     """Whether a run waits for a process: chunks were finished that it has not seen, and the line has no ready chunk
     that a worker could take instead."""
     return bool(session.scalar(_DUE, {"settle_s": settle_s})) and not line_waits(session)

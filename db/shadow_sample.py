@@ -66,7 +66,7 @@ class Spent:
     candidate_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Recorded:
     """A picture as a report reads it; `account_id` and `sha256` are its place in the order."""
 

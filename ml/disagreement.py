@@ -80,11 +80,11 @@ class Pair:
             raise ValueError(f"scores {a.shape} and {c.shape} for {len(active.labels)}, {len(candidate.labels)} labels")
         self.active = active
         self.candidate = candidate
-        self._a = a
-        self._c = c
-        of_active, of_candidate = _columns(active), _columns(candidate)
+        self.of_active = a
+        self.of_candidate = c
+        known = _columns(candidate)
         # label → its column in either, for the labels that both know
-        self.shared = {key: (at, of_candidate[key]) for key, at in of_active.items() if key in of_candidate}
+        self.shared = {key: (at, known[key]) for key, at in _columns(active).items() if key in known}
 
     @property
     def exclusive(self) -> list[str]:
@@ -99,7 +99,7 @@ class Pair:
         """By exclusive group: how often the best label is the same, and which change into which."""
         found = []
         for group in self.exclusive:
-            ours, theirs = _best(self.active, self._a, group), _best(self.candidate, self._c, group)
+            ours, theirs = _best(self.active, self.of_active, group), _best(self.candidate, self.of_candidate, group)
             found.append(agreement(group, ours, theirs))
         return found
 
@@ -108,10 +108,10 @@ class Pair:
 
         A label is given when it is among the best `top_k` of a picture and reaches `min_score` and its own threshold.
         """
-        if not len(self._a):
+        if not len(self.of_active):
             return []
-        ours = _given(self.active, self._a, top_k, min_score)
-        theirs = _given(self.candidate, self._c, top_k, min_score)
+        ours = _given(self.active, self.of_active, top_k, min_score)
+        theirs = _given(self.candidate, self.of_candidate, top_k, min_score)
         found = [
             Rate(*key, ours.get(key, 0.0), theirs.get(key, 0.0))
             for key in dict.fromkeys([*ours, *theirs])
@@ -121,11 +121,11 @@ class Pair:
 
     def shifts(self) -> list[Shift]:
         """The scores of every shared label, largest mean absolute difference first."""
-        if not len(self._a):
+        if not len(self.of_active):
             return []
         found = []
         for (group, label), (at, to) in self.shared.items():
-            x, y = self._a[:, at].astype(np.float64), self._c[:, to].astype(np.float64)
+            x, y = self.of_active[:, at].astype(np.float64), self.of_candidate[:, to].astype(np.float64)
             found.append(
                 Shift(group, label, _pearson(x, y), float(np.abs(x - y).mean()), float(x.mean()), float(y.mean()))
             )
@@ -138,7 +138,7 @@ class Pair:
         does not know counting as 0 there); in a group of attributes the largest difference of a shared label.
         """
         groups = [group for group in self.active.groups if group in self.candidate.groups]
-        if not groups or not len(self._a):
+        if not groups or not len(self.of_active):
             return []
         distances = np.stack([self._distance(group) for group in groups], axis=1)
         worst = distances.max(axis=1)
@@ -147,23 +147,33 @@ class Pair:
 
     def _distance(self, group: str) -> npt.NDArray[np.float64]:
         columns = [(at, to) for (of, _), (at, to) in self.shared.items() if of == group]
-        differences = np.zeros((len(self._a), max(1, len(columns))))
+        differences = np.zeros((len(self.of_active), max(1, len(columns))))
         for n, (at, to) in enumerate(columns):
-            differences[:, n] = np.abs(self._a[:, at].astype(np.float64) - self._c[:, to])
+            differences[:, n] = np.abs(self.of_active[:, at].astype(np.float64) - self.of_candidate[:, to])
         if group not in self.exclusive:
             return np.asarray(differences.max(axis=1))
         known_a, known_c = {at for at, _ in columns}, {to for _, to in columns}
         alone_a = [at for at in self.active.groups[group] if at not in known_a]
         alone_c = [at for at in self.candidate.groups[group] if at not in known_c]
-        alone = self._a[:, alone_a].sum(axis=1, dtype=np.float64) + self._c[:, alone_c].sum(axis=1, dtype=np.float64)
+        alone = self.of_active[:, alone_a].sum(axis=1, dtype=np.float64) + self.of_candidate[:, alone_c].sum(
+            axis=1, dtype=np.float64
+        )
         return np.asarray((differences.sum(axis=1) + alone) / 2)
 
     def _example(self, row: int, group: str, distance: float) -> Example:
-        sides = [(self.active, self._a), (self.candidate, self._c)]
+        sides = [(self.active, self.of_active), (self.candidate, self.of_candidate)]
         if group not in self.exclusive:  # the attribute that differs most
             shared = [(key, at, to) for key, (at, to) in self.shared.items() if key[0] == group]
-            (_, label), at, to = max(shared, key=lambda each: abs(float(self._a[row, each[1]] - self._c[row, each[2]])))
-            return Example(row, group, distance, (label, float(self._a[row, at])), (label, float(self._c[row, to])))
+            (_, label), at, to = max(
+                shared, key=lambda each: abs(float(self.of_active[row, each[1]] - self.of_candidate[row, each[2]]))
+            )
+            return Example(
+                row,
+                group,
+                distance,
+                (label, float(self.of_active[row, at])),
+                (label, float(self.of_candidate[row, to])),
+            )
         said = []
         for card, scores in sides:
             best = max(card.groups[group], key=lambda at: float(scores[row, at]))

@@ -139,10 +139,11 @@ def main(argv: list[str] | None = None) -> int:
     except redis.RedisError as error:
         # not a reason to refuse: Celery waits for a broker that is only away
         logger.warning("broker not reachable yet", error=str(error))
-    from worker import watchdog  # after the checks: it connects Celery's signals
+    from worker import shadow_companion, watchdog  # after the checks: the watchdog connects Celery's signals
 
     application = create_app(settings)
     watchdog.start(settings)
+    shadow_companion.start(settings)
     warnings.simplefilter("ignore", SecurityWarning)  # of root: it guards against pickle, and we take JSON only
     warnings.simplefilter("ignore", CPendingDeprecationWarning)  # of a setting that concerns late ack alone
     options = ["-Q", QUEUE, "-l", "info", "--without-gossip", "--without-mingle", "--without-heartbeat"]

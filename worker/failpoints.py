@@ -23,6 +23,8 @@ NAMES = frozenset(
         "before_finish_job",
         "between_rerun_batches",
         "train_checkpoint",
+        "shadow_after_claim",
+        "before_shadow_commit",
     }
 )
 

@@ -15,7 +15,7 @@ from worker.log import get
 from worker.settings import WorkerSettings
 
 # Of torch and of the device come RuntimeError (CUDA's errors among them), ValueError, ImportError and MemoryError.
-_DOES_NOT_LOAD = (ModelError, NotFound, OSError, RuntimeError, ValueError, ImportError, MemoryError)
+DOES_NOT_LOAD = (ModelError, NotFound, OSError, RuntimeError, ValueError, ImportError, MemoryError)
 
 
 class ModelUnavailable(Exception):
@@ -78,7 +78,7 @@ class Predictors:
             )
         except Unavailable as error:
             raise ModelUnavailable(refs, 1.0) from error
-        except _DOES_NOT_LOAD as error:
+        except DOES_NOT_LOAD as error:
             pause = min(pause * 2, retry_s * self.LONGEST)
             self._paused[refs] = (now + pause, pause)
             code, reason = getattr(error, "code", "model_unavailable"), str(error) or type(error).__name__
