@@ -10,6 +10,7 @@ clusters; the intervals then are wider, and honest.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,14 @@ LEVEL = 0.95
 _BLOCK = 1 << 22  # weights held at once: 32 MiB
 
 Statistic = Callable[[Array], Mapping[str, Array]]
+
+
+class Drawing(TypedDict):
+    """How resamples are drawn: how many, from which seed, and the share of them that an interval holds."""
+
+    rounds: int
+    seed: int
+    level: float
 
 
 def resamples(

@@ -172,25 +172,33 @@ class Reliability:
     def error(self) -> Array:
         """Expected calibration error: mean |accuracy − confidence|, weighted by the bins' counts.
 
-        A sample of n pictures shows some error even of a perfect model: of the order of 1/√n per bin.
+        A sample shows some error even of a perfect model: `ml.calibration` says how much.
         """
         gaps = np.nan_to_num(np.abs(self.accuracy - self.confidence))
         return ratio((gaps * self.count).sum(-1), self.count.sum(-1))
 
 
-def reliability(scored: Scored, weights: Array | None = None, bins: int = BINS) -> Reliability:
-    """How often the scores come true, in `bins` of equal width, each closed above.
+def decisions(scored: Scored) -> tuple[Array, Bools, Bools]:
+    """(confidence, right, counted), each N×C: what calibration is about.
 
-    Exclusive: the best label's score against whether it is right. Attributes: every known label's score against
+    Exclusive, C = 1: the best label's score and whether it is right. Attributes, C = L: every label's score and
     whether it holds.
     """
-    if scored.kind == "exclusive":
-        confidence = scored.scores.max(1, initial=0.0)[:, None]
-        right = (scored.said() & (scored.truth == 1)).any(1)[:, None]
-        counted = scored.pictures[:, None]
+    if scored.kind == "attributes":
+        return scored.scores, cast("Bools", scored.truth == 1), scored.known
+    right = (scored.said() & (scored.truth == 1)).any(1)
+    return scored.scores.max(1, initial=0.0)[:, None], right[:, None], scored.pictures[:, None]
+
+
+def reliability(
+    scored: Scored, weights: Array | None = None, bins: int = BINS, edges: Array | None = None
+) -> Reliability:
+    """How often scores come true, in `bins` of equal width, or between ascending inner `edges`; each closed above."""
+    confidence, right, counted = decisions(scored)
+    if edges is None:
+        place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     else:
-        confidence, right, counted = scored.scores, scored.truth == 1, scored.known
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+        bins, place = len(edges) + 1, np.searchsorted(edges, confidence, side="left")
     # One column per bin, summed over the labels of a picture, so that a resample weighs whole pictures.
     inside = (place[:, :, None] == np.arange(bins)) & counted[:, :, None]
     counts = total(inside.sum(1), weights)

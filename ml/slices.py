@@ -5,10 +5,13 @@ A gap is flagged when it is at least `GAP` and its interval leaves out 0. That i
 slices that are compared (Bonferroni), so that a column with many values raises no alarm by chance alone. A slice that
 is all right has no spread to draw from, and the bootstrap takes 20 of 20 for a certainty; so the Wilson interval of the
 slice's own accuracy must leave out that of the others, too.
+
+Of attributes most decisions are an easy no: a recall that falls by half hardly moves the accuracy of a rare one. So
+their gap in micro F1 is judged as well, by the same rule (of an exclusive group, micro F1 is the accuracy).
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -52,47 +55,74 @@ def by_column(
 
     size = len(values)
     point = {name: of[0] for name, of in statistic(np.ones((1, size))).items()}
-    plain = bootstrap.intervals(statistic, size, rounds=rounds, seed=seed, level=level, clusters=clusters)
+    ends = bootstrap.intervals(statistic, size, rounds=rounds, seed=seed, level=level, clusters=clusters)
     compared = max(1, len(frequent)) if len(frequent) != 2 or rare else 1  # two slices are one comparison
-    strict = 1 - (1 - level) / compared
-    wide = bootstrap.intervals(
-        lambda weights: {"gap": statistic(weights)["gap"]},
+    judged = ("gap",) if scored.kind == "exclusive" else ("gap", "f1_gap")
+    strict = 1 - (1 - level) / (compared * len(judged))
+    ends |= bootstrap.intervals(
+        lambda weights: {name: of for name, of in statistic(weights).items() if name in ("gap", "f1_gap")},
         size, rounds=rounds, seed=seed, level=strict, clusters=clusters,
     )  # fmt: skip
-    ends = {"accuracy": plain["accuracy"], "macro_f1": plain["macro_f1"], "gap": wide["gap"]}
     found = []
     for at, rows in enumerate(members):
-        accuracy, macro_f1, gap = (
-            Figure(float(point[name][at]), float(low[at]), float(high[at])) for name, (low, high) in ends.items()
-        )
+        of = {name: Figure(*(float(part[at]) for part in (point[name], *ends[name]))) for name in point}
         pooled = at == len(frequent)
-        count = int(rows.sum())
-        flagged = not pooled and _stands_out(accuracy, gap, count, strict)
+        shares = _shares(scored, rows, of)
+        out = [of[name] for name in judged if not pooled and _stands_out(of[name], *shares[name], strict, min_count)]
         name = f"{len(rare)} other values" if pooled and len(rare) > 1 else rare[0] if pooled else frequent[at]
-        found.append(Slice(column, name or ABSENT, len(rare) if pooled else 1, count, accuracy, macro_f1, gap, flagged))
+        found.append(
+            Slice(
+                column, name or ABSENT, len(rare) if pooled else 1, int(rows.sum()),
+                of["accuracy"], of["macro_f1"], of["gap"], bool(out),
+                f1_gap=of["f1_gap"], worse=any(gap.value < 0 for gap in out),
+            )
+        )  # fmt: skip
     return found
 
 
-def _stands_out(accuracy: Figure, gap: Figure, count: int, level: float) -> bool:
-    if not (abs(gap.value) >= GAP and (gap.low > 0 or gap.high < 0)):
+def _shares(scored: Scored, rows: Bools, of: Mapping[str, Figure]) -> dict[str, tuple[float, float, float]]:
+    """(hits, count, share of the others) of what each gap is about, as a share, which has a Wilson interval.
+
+    The decisions of one picture are not independent, so its accuracy counts once. F1 is 2J/(1 + J) of J =
+    tp/(tp + fp + fn), and is above or below another F1 as their J are.
+    """
+    counts = metrics.count(scored, rows[None].astype(np.float64))
+    tp, positive = (float(cells.sum()) for cells in (counts.tp, counts.tp + counts.fp + counts.fn))
+    pictures, accuracy = float(rows.sum()), of["accuracy"].value
+    f1_of_others = 2 * tp / max(1.0, tp + positive) - of["f1_gap"].value
+    return {
+        "gap": (accuracy * pictures, pictures, accuracy - of["gap"].value),
+        "f1_gap": (tp, positive, f1_of_others / (2 - f1_of_others)),
+    }
+
+
+def _stands_out(gap: Figure, hits: float, count: float, others: float, level: float, min_count: int) -> bool:
+    """Whether a gap is large and no chance."""
+    if count < min_count or not (abs(gap.value) >= GAP and (gap.low > 0 or gap.high < 0)):
         return False
     z = NormalDist().inv_cdf((1 + level) / 2)
-    low, high = bootstrap.wilson(np.array(accuracy.value * count), np.array(float(count)), z)
-    return not low <= accuracy.value - gap.value <= high
+    low, high = bootstrap.wilson(np.array(hits), np.array(count), z)
+    return not low <= others <= high
 
 
 def _figures(scored: Scored, inside: Bools, weights: Array) -> dict[str, Array]:
-    """accuracy, macro_f1 and gap, each B×slices."""
-    columns = [_of(scored, weights * rows) for rows in inside]
-    others = [_of(scored, weights * ~rows)[0] for rows in inside]
-    accuracy = np.stack([column[0] for column in columns], axis=1)
-    macro = np.stack([column[1] for column in columns], axis=1)
-    return {"accuracy": accuracy, "macro_f1": macro, "gap": accuracy - np.stack(others, axis=1)}
+    """accuracy, macro_f1, gap and f1_gap, each B×slices."""
+    own = [_of(scored, weights * rows) for rows in inside]
+    others = [_of(scored, weights * ~rows) for rows in inside]
+    accuracy, macro_f1, micro_f1 = (np.stack(each, axis=1) for each in zip(*own, strict=True))
+    of_others, _, f1_of_others = (np.stack(each, axis=1) for each in zip(*others, strict=True))
+    return {
+        "accuracy": accuracy,
+        "macro_f1": macro_f1,
+        "gap": accuracy - of_others,
+        "f1_gap": micro_f1 - f1_of_others,
+    }
 
 
-def _of(scored: Scored, weights: Array) -> tuple[Array, Array]:
-    """(accuracy, macro F1), each (B,). For attributes, accuracy is the share of right label decisions."""
+def _of(scored: Scored, weights: Array) -> tuple[Array, Array, Array]:
+    """(accuracy, macro F1, micro F1), each (B,). For attributes, accuracy is the share of right label decisions."""
     counts = metrics.count(scored, weights)
     decided = counts.tp + (counts.fp if scored.kind == "exclusive" else counts.tn + counts.fp + counts.fn)
     right = counts.tp + (0 if scored.kind == "exclusive" else counts.tn)
-    return metrics.ratio(right.sum(-1), decided.sum(-1)), metrics.averages(counts)["macro_f1"]
+    found = metrics.averages(counts)
+    return metrics.ratio(right.sum(-1), decided.sum(-1)), found["macro_f1"], found["micro_f1"]

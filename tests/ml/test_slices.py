@@ -99,3 +99,51 @@ def test_clusters_widen_the_gaps_interval() -> None:
     alone = slices.by_column(right_or_wrong(right), "side", who)[0].gap
     together = slices.by_column(right_or_wrong(right), "side", who, clusters=people)[0].gap
     assert together.high - together.low > 2 * (alone.high - alone.low)
+
+
+def missed(found: list[bool], negatives: int) -> Scored:
+    """One attribute: pictures that have it, found or missed, then `negatives` that do not and are told so."""
+    truth = np.array([1] * len(found) + [0] * negatives, np.int8)[:, None]
+    scores = np.array([0.9 if hit else 0.1 for hit in found] + [0.1] * negatives)[:, None]
+    return Scored("attributes", names(1), scores, truth, np.full(1, 0.5))
+
+
+def test_a_rare_attribute_that_one_slice_misses_is_flagged_though_accuracy_hardly_moves() -> None:
+    # 40 of 1,000 pictures a side have it; one side finds 38 of them, the other 16.
+    found = [at < 38 for at in range(40)] + [at < 16 for at in range(40)]
+    values = ["summer"] * 40 + ["winter"] * 40 + ["summer", "winter"] * 960
+    by_value = {of.value: of for of in slices.by_column(missed(found, 1920), "season", values, rounds=300)}
+    winter = by_value["winter"]
+    assert abs(winter.gap.value) < slices.GAP, "24 of 1,000 pictures"
+    assert winter.f1_gap.value < -0.3
+    assert winter.f1_gap.high < 0
+    assert winter.flagged
+    assert winter.worse
+    assert by_value["summer"].flagged
+    assert not by_value["summer"].worse
+
+
+def test_an_f1_of_few_positives_is_never_flagged() -> None:
+    found = [True] * 40 + [False] * 10
+    values = ["summer"] * 40 + ["winter"] * 10 + ["summer", "winter"] * 475
+    winter = next(
+        of for of in slices.by_column(missed(found, 950), "season", values, rounds=300) if of.value == "winter"
+    )
+    assert winter.f1_gap.value == pytest.approx(-1.0)
+    assert not winter.flagged, "ten pictures"
+
+
+def test_chance_is_not_flagged_in_slices_of_attributes() -> None:
+    alarms = 0
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        scored = attributes(600, 3, seed)
+        values = [f"source {at}" for at in random.integers(8, size=600)]
+        alarms += sum(of.flagged for of in slices.by_column(scored, "source", values, rounds=200, seed=seed))
+    assert alarms <= 5, "of 160 slices without any gap"
+
+
+def test_the_f1_gap_of_an_exclusive_group_is_its_accuracy_gap() -> None:
+    scored = exclusive(200, 4, 5)
+    for of in slices.by_column(scored, "who", ["a" if at % 3 else "b" for at in range(200)], rounds=20):
+        assert of.f1_gap.value == pytest.approx(of.gap.value)
