@@ -6,25 +6,28 @@ Writes nothing and fits nothing (`ml.calibrate` does).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from ml import bootstrap, metrics, scoring
+from ml import bootstrap, calibration, metrics, scoring, sweeps
 from ml import slices as slicing
 from ml.artifact import Artifact
+from ml.bootstrap import Drawing
 from ml.errors import DatasetError
-from ml.evaluation import About, Bin, Curve, Evaluation, Figure, GroupEvaluation, LabelFigures, Mistake, Slice
+from ml.evaluation import About, Bin, Evaluation, Figure, GroupEvaluation, LabelFigures, Mistake, Slice
 from ml.manifest import Entry, Manifest, named
-from ml.metrics import UNKNOWN, Array, Scored
+from ml.metrics import Array, Reliability, Scored
 from ml.predictor import Predictor
+from ml.score_profile import Profiler
 from ml.scoring import Gathered
 
 WORST = 24
-_CURVE_POINTS = 101
+# Figures of a group beside those of `metrics.summary`.
+EQUAL_COUNT, BY_CHANCE = "calibration_error_equal_count", "calibration_error_by_chance"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,8 @@ def evaluate_model(
     groups = scoring.model_groups(card, manifest)
     entries = manifest.split(split)
     found = scoring.predictions(predictor, card, entries, root, originals=originals, decode_threads=threads)
-    gathered = scoring.gather(found, groups, scoring.thresholds(card))
+    profiler = Profiler(card)
+    gathered = scoring.gather(profiler.watch(found), groups, scoring.thresholds(card))
     about = About(
         model=card.ref,
         model_sha256=artifact.sha256,
@@ -75,7 +79,7 @@ def evaluate_model(
         backend=predictor.backends[card.ref].backend.name,
         rounds=options.rounds, level=options.level, seed=options.seed, clusters=options.clusters,
     )  # fmt: skip
-    return evaluate(gathered, about, options)
+    return replace(evaluate(gathered, about, options), scores=profiler.profile)
 
 
 def evaluate(gathered: Gathered, about: About, options: Options = Options()) -> Evaluation:
@@ -111,37 +115,36 @@ def _mistake(scored: Scored, entry: Entry, row: int, column: int) -> Mistake:
 def _group(name: str, scored: Scored, gathered: Gathered, options: Options) -> GroupEvaluation:
     size = len(gathered.entries)
     clusters = None if options.clusters is None else _clusters(gathered.entries, options.clusters)
-    ends = bootstrap.intervals(
-        partial(_figures, scored),
-        size, rounds=options.rounds, seed=options.seed, level=options.level, clusters=clusters,
-    )  # fmt: skip
-    figures = {key: _figure(value, ends[key]) for key, value in metrics.summary(scored).items()}
+    edges = calibration.equal_count_edges(scored)
+    drawing = Drawing(rounds=options.rounds, seed=options.seed, level=options.level)
+    ends = bootstrap.intervals(partial(_figures, scored, edges), size, clusters=clusters, **drawing)
+    point = metrics.summary(scored) | {EQUAL_COUNT: metrics.reliability(scored, edges=edges).error()}
+    figures = {key: _figure(value, ends[key]) for key, value in point.items()}
+    figures[BY_CHANCE] = Figure(*calibration.by_chance(scored, **drawing))
     sliced: list[Slice] = []
     for column, values in _columns(gathered, name, options.slices).items():
         # A slice by the clusters' own column is one cluster: drawn whole, it would have no spread at all.
         together = None if column == options.clusters else clusters
-        sliced += slicing.by_column(
-            scored, column, values,
-            rounds=options.rounds, seed=options.seed, level=options.level, clusters=together,
-            min_count=options.min_slice,
-        )  # fmt: skip
+        sliced += slicing.by_column(scored, column, values, clusters=together, min_count=options.min_slice, **drawing)
     pictures = int(scored.pictures.sum())
     matrix = metrics.confusion(scored) if scored.kind == "exclusive" else np.zeros((0, 0), np.int64)
     return GroupEvaluation(
         name, scored.kind, pictures, size - pictures, figures,
         labels=_labels(scored, ends),
         confusion=tuple(tuple(map(int, row)) for row in matrix),
-        reliability=_bins(scored),
-        curves=tuple(_curve(scored, at) for at in range(len(scored.labels))),
+        reliability=_bins(metrics.reliability(scored)),
+        reliability_equal_count=_bins(metrics.reliability(scored, edges=edges)),
+        curves=sweeps.curves(scored, drawing, clusters),
         slices=tuple(sliced),
         mistakes=tuple(mistakes(scored, gathered.entries, options.worst)),
     )  # fmt: skip
 
 
-def _figures(scored: Scored, weights: Array) -> dict[str, Array]:
+def _figures(scored: Scored, edges: Array, weights: Array) -> dict[str, Array]:
     """Those of the group (B,) and those of its labels (B, L), under one set of weights."""
     of_labels = metrics.per_label(scored, weights)
-    return {**metrics.summary(scored, weights, of_labels), **of_labels}
+    even = metrics.reliability(scored, weights, edges=edges).error()
+    return {**metrics.summary(scored, weights, of_labels), EQUAL_COUNT: even, **of_labels}
 
 
 def _figure(value: npt.ArrayLike, ends: tuple[npt.ArrayLike, npt.ArrayLike]) -> Figure:
@@ -161,21 +164,12 @@ def _labels(scored: Scored, ends: Mapping[str, tuple[Array, Array]]) -> tuple[La
     )  # fmt: skip
 
 
-def _bins(scored: Scored) -> tuple[Bin, ...]:
-    found = metrics.reliability(scored)
+def _bins(found: Reliability) -> tuple[Bin, ...]:
     low, high = bootstrap.wilson(np.nan_to_num(found.accuracy) * found.count, found.count)
     return tuple(
         Bin(int(found.count[at]), float(found.confidence[at]), _figure(found.accuracy[at], (low[at], high[at])))
         for at in range(len(found.count))
     )
-
-
-def _curve(scored: Scored, at: int) -> Curve:
-    known = scored.truth[:, at] != UNKNOWN
-    grid = np.linspace(0, 1, _CURVE_POINTS)
-    found = metrics.sweep(scored.scores[known, at], scored.truth[known, at] == 1, grid)
-    parts = (found.thresholds, found.precision, found.recall, found.f1)
-    return Curve(scored.labels[at], *(tuple(part.tolist()) for part in parts))
 
 
 def _columns(gathered: Gathered, own: str, wanted: Sequence[str] | None) -> dict[str, list[str]]:

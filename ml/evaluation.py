@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from ml.manifest import Kind
+from ml.score_profile import Profile
 
 SCHEMA = 1
 
@@ -64,19 +65,22 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A label against all others at each threshold."""
+    """A label against all others at each threshold; `intervals`: low and high ends by the figure's name, NaN where
+    every resample agrees."""
 
     label: str
     thresholds: tuple[float, ...]
     precision: tuple[float, ...]
     recall: tuple[float, ...]
     f1: tuple[float, ...]
+    intervals: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
     """The pictures with one value of a column. `gap`: their accuracy less that of all others, with an interval that is
-    corrected for the number of slices compared. `values` > 1: so many rare values pooled, which is never flagged.
+    corrected for the number of slices compared; `f1_gap`: the same in micro F1. `flagged`: one of them is large and no
+    chance; `worse`: and to the slice's disadvantage. `values` > 1: so many rare values pooled, which is never flagged.
     """
 
     column: str
@@ -87,6 +91,8 @@ class Slice:
     macro_f1: Figure
     gap: Figure
     flagged: bool
+    f1_gap: Figure
+    worse: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +110,10 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True)
 class GroupEvaluation:
-    """One label group. `pictures`: with a known label; `unknown`: left out, for nobody knows theirs."""
+    """One label group. `pictures`: with a known label; `unknown`: left out, for nobody knows theirs.
+
+    `reliability` has bins of equal width, `reliability_equal_count` bins of like count.
+    """
 
     name: str
     kind: Kind
@@ -114,6 +123,7 @@ class GroupEvaluation:
     labels: tuple[LabelFigures, ...]
     confusion: tuple[tuple[int, ...], ...]
     reliability: tuple[Bin, ...]
+    reliability_equal_count: tuple[Bin, ...]
     curves: tuple[Curve, ...]
     slices: tuple[Slice, ...]
     mistakes: tuple[Mistake, ...]
@@ -130,12 +140,13 @@ class Unread:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A model on one split of a dataset."""
+    """A model on one split of a dataset. `scores`: counts of what it said, the baseline that drift is measured from."""
 
     about: About
     pictures: int
     groups: Mapping[str, GroupEvaluation]
     unread: tuple[Unread, ...]
+    scores: Profile | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form: figures as {value, low, high}, null where undefined."""
@@ -152,6 +163,8 @@ def _plain(value: Any) -> Any:
         return {name: _plain(number) for name, number in value._asdict().items()}
     if isinstance(value, About):
         return asdict(value)
+    if isinstance(value, Profile):
+        return value.to_dict()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
