@@ -4,7 +4,7 @@ that starts again sees the same pictures. Decodes nothing.
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +44,10 @@ class Augmentation:
     mixup: float = 0.0
     cutmix: float = 0.0
     mix_share: float = 0.5
+
+    def plain(self) -> "Augmentation":
+        """The same crops, flips and colours, but nothing mixed and nothing of RandAugment."""
+        return replace(self, rand_operations=0, mixup=0.0, cutmix=0.0)
 
 
 NONE = Augmentation(crop_scale=(1.0, 1.0), crop_ratio=1.0, flip=0.0)

@@ -35,6 +35,7 @@ class TrainConfig:
     label_smoothing: share of the target spread over all labels. balance: 0 takes pictures as they come, 1 gives
     every label the same weight in the loss.
     ema_decay: of the moving average of the weights, which is what is validated and kept.
+    plain_epochs: the last so many of them see pictures more like those of inference: nothing mixed, no RandAugment.
     patience: stop after so many epochs without a better validation, and keep the best; None runs to the end and
     keeps the last, so that the validation pictures choose nothing.
     precision: of the forward pass: "bf16", "fp32", or "auto": bf16 where the device multiplies it itself.
@@ -58,6 +59,7 @@ class TrainConfig:
     validation_split: str = "validation"
     head_epochs: int = 1
     epochs: int = 8
+    plain_epochs: int = 0
     batch_size: int = 32
     accumulation: int = 1
     head_lr: float = 2e-3
@@ -84,7 +86,7 @@ class TrainConfig:
         whole = ("size", "batch_size", "accumulation", "workers", "cache_side", "checkpoint_steps", "devices")
         for name in whole:
             self._require(getattr(self, name) >= 1, name, "must be at least 1")
-        for name in ("head_epochs", "epochs", "warmup_epochs", "weight_decay", "balance"):
+        for name in ("head_epochs", "epochs", "plain_epochs", "warmup_epochs", "weight_decay", "balance"):
             self._require(getattr(self, name) >= 0, name, "must not be below 0")
         self._require(self.head_epochs + self.epochs > 0, "epochs", "must not be 0 with head_epochs 0")
         self._require(self.lr > 0 and self.head_lr > 0, "lr", "must be above 0")

@@ -5,6 +5,7 @@ Checks no data and starts no process: `ml.train` does.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,10 @@ class Run:
         return patience is not None and len(self.history) - 1 - self.best_epoch >= patience and bool(self.history)
 
     def _epoch(self, epoch: int) -> None:
-        self.learner.train_mode(only_head=epoch < self.config.head_epochs)
+        config, learner = self.config, self.learner
+        learner.train_mode(only_head=epoch < config.head_epochs)
+        if epoch >= config.head_epochs + config.epochs - config.plain_epochs:
+            learner.recipe = replace(learner.recipe, augmentation=config.augmentation.plain())
         first = self.learner.step - epoch * self.steps
         for step, batch, targets in epoch_batches(
             self.training, self.config.step_size, epoch, first, self.learner.recipe

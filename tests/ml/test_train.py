@@ -230,6 +230,26 @@ def test_early_stopping_keeps_the_best(manifest: Manifest, images: Path, tmp_pat
     assert made.card.metrics["epochs"] == scores.index(max(scores)) + 1
 
 
+def test_the_last_epochs_may_see_plain_pictures(manifest: Manifest, images: Path, tmp_path: Path) -> None:
+    """Up to the plain epochs a run is the one that mixes; from there on it is not. A run resumed in them agrees."""
+    mixed = datasets.config(epochs=2, augmentation=Augmentation(mixup=0.5, mix_share=1.0, rand_operations=1))
+    plain = replace(mixed, plain_epochs=1)
+    losses: dict[str, list[float]] = {}
+    for name, config in {"mixed": mixed, "plain": plain}.items():
+        heard = losses.setdefault(name, [])
+        train(
+            manifest, images, config, tmp_path / name,
+            on_event=lambda event, heard=heard: heard.append(event["loss"]) if event["event"] == "step" else None,
+        )  # fmt: skip
+    (steps,) = {len(found) // 3 for found in losses.values()}
+    assert losses["mixed"][: 2 * steps] == losses["plain"][: 2 * steps]
+    assert losses["mixed"][2 * steps] != losses["plain"][2 * steps]
+    train(manifest, images, plain, tmp_path / "resumed", stop_after=2)
+    resumed = train(manifest, images, plain, tmp_path / "resumed", resume=True)
+    whole = artifact.load(tmp_path / "plain" / "model")
+    assert all(bool((whole.state[name] == value).all()) for name, value in resumed.state.items())
+
+
 def test_half_weights_are_half(manifest: Manifest, images: Path, tmp_path: Path) -> None:
     made = train(manifest, images, datasets.config(half_weights=True), tmp_path / "run")
     assert {t.dtype for t in made.state.values()} == {torch.float16, torch.int64}
