@@ -26,7 +26,7 @@ def el(name: str, /, *children: "Markup | str | int | None", **attributes: str |
         for key, value in attributes.items()
         if value is not None
     )
-    if name in ("meta", "img", "line", "rect", "circle", "path", "polyline") and not children:
+    if name in ("meta", "img", "line", "rect", "circle", "path", "polyline", "polygon") and not children:
         return Markup(f"<{name}{written}/>")
     return Markup(f"<{name}{written}>{join(*children)}</{name}>")
 

@@ -49,7 +49,7 @@ def gap(figure: Figure, worse: bool, scale: float = 0.3) -> Markup:
     )  # fmt: skip
 
 
-def reliability(bins: Sequence[Bin]) -> Markup:
+def reliability(bins: Sequence[Bin], title: str) -> Markup:
     """Share that came true against confidence, with Wilson whiskers; below it how many pictures each bin holds."""
     side, low = 300.0, 60.0
     drawn: list[Markup] = [_axes(side, side), _diagonal(side)]
@@ -68,10 +68,10 @@ def reliability(bins: Sequence[Bin]) -> Markup:
         if of.count:
             drawn.append(_point(of, side))
     drawn += [
-        _label(_EDGE + side / 2, side + 42, "score; upwards, the share that came true", "middle"),
-        _label(_EDGE, side + 128, "how many decisions have this score", "start"),
+        _label(_EDGE + side / 2, side + 42, "mean score of a bin; upwards, the share that came true", "middle"),
+        _label(_EDGE, side + 128, "decisions in each bin", "start"),
     ]
-    return svg(side + _EDGE + 12, side + 134, "Reliability diagram", *drawn)
+    return svg(side + _EDGE + 12, side + 134, title, *drawn)
 
 
 def confusion(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> Markup:
@@ -101,7 +101,23 @@ def curve(of: Curve, threshold: float) -> Markup:
     ]
     x = _EDGE + threshold * wide
     mark = el("line", x1=x, y1=8.0, x2=x, y2=8.0 + tall, class_="mark") if threshold > 0 else None
-    return svg(wide + _EDGE + 12, tall + 34, f"{of.label} at each threshold", _axes(wide, tall), *lines, join(mark))
+    axis = _label(_EDGE + wide / 2, tall + 38, "threshold", "middle")
+    title = f"{of.label} at each threshold"
+    return svg(
+        wide + _EDGE + 12, tall + 44, title, _axes(wide, tall), _band(of, wide, tall), *lines, join(mark), axis
+    )  # fmt: skip
+
+
+def _band(of: Curve, wide: float, tall: float) -> Markup:
+    """The interval of F1; where there is none, the curve itself."""
+    if "f1" not in of.intervals:
+        return Markup("")
+    ends = [
+        [value if math.isnan(end) else end for value, end in zip(of.f1, side, strict=True)]
+        for side in of.intervals["f1"]
+    ]
+    low, high = (_points(of.thresholds, side, wide, tall) for side in ends)
+    return el("polygon", points=f"{low} {' '.join(reversed(high.split()))}", class_="band")
 
 
 def _known(figure: Figure) -> bool:
@@ -148,8 +164,8 @@ def _cell(x: float, y: float, size: float, count: int, support: int, pair: tuple
     right = pair[0] == pair[1]
     fill = el(
         "rect", x=x, y=y, width=size - 1, height=size - 1, class_="good" if right else "bad",
-        # Square root: a confusion of a tenth must be seen.
-        fill_opacity=math.sqrt(share),
+        # Square root: a confusion of a tenth must be seen. Never opaque: the number on it must be read.
+        fill_opacity=0.65 * math.sqrt(share),
     )  # fmt: skip
     number = el(
         "text", count or None, x=x + size / 2 - 0.5, y=y + size / 2 + 4, text_anchor="middle",

@@ -62,7 +62,7 @@ def render(evaluation: Evaluation, thumbnail: Thumbnail) -> str:
     body = el(
         "body",
         el("h1", about.model),
-        el("p", f"evaluated on {about.dataset}, split {about.split}", class_="lead"),
+        el("p", f"on {evaluation.pictures:,} pictures of {about.dataset}, split {about.split}", class_="lead"),
         _warnings(evaluation),
         *(group(of, thumbnail) for of in evaluation.groups.values()),
         _unread(evaluation),
@@ -74,10 +74,10 @@ def render(evaluation: Evaluation, thumbnail: Thumbnail) -> str:
 def _warnings(evaluation: Evaluation) -> Markup | None:
     """What a reader must know before any figure."""
     flagged = [
-        f"{of.column} {of.value} in {name} ({100 * of.gap.value:+.1f} points)"
+        f"{of.column} {of.value} in {name} ({100 * of.gap.value:+.1f} points of accuracy)"
         for name, found in evaluation.groups.items()
         for of in found.slices
-        if of.flagged and of.gap.value < 0
+        if of.worse
     ]
     said = [f"Served worse than the rest: {'; '.join(flagged)}."] if flagged else []
     if evaluation.unread:

@@ -1,6 +1,6 @@
-"""The report's sections about one label group: figures, labels, confusions, calibration, thresholds, slices, mistakes.
+"""The report's sections about one label group: figures, labels, confusions, slices, mistakes.
 
-Each takes plain data and gives Markup; an empty one gives nothing.
+Each takes plain data and gives Markup; an empty one gives nothing. What is about scores is in `ml.report_scores`.
 """
 
 import math
@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from ml import plots
+from ml import report_scores as scores
 from ml.evaluation import Figure, GroupEvaluation, Mistake, Slice
 from ml.markup import Markup, el, join
 
@@ -32,6 +33,8 @@ NAMES = {
     "weighted_recall": "Weighted recall",
     "mean_average_precision": "Mean average precision",
     "calibration_error": "Calibration error",
+    "calibration_error_equal_count": "… in bins of equal count",
+    "calibration_error_by_chance": "… of a perfect model, by chance",
     "coverage": "Reported",
     "accuracy_reported": "Accuracy where reported",
 }
@@ -44,6 +47,8 @@ MEANINGS = {
     "macro_f1": "mean over the labels: a rare one counts as much as a frequent one",
     "mean_average_precision": "how well scores rank pictures, at all thresholds at once",
     "calibration_error": "how far scores lie from how often they come true; small is good",
+    "calibration_error_equal_count": "the same, where every bin holds as many decisions",
+    "calibration_error_by_chance": "what a perfectly calibrated model with these scores shows on so many pictures",
     "coverage": "pictures whose best label reaches its threshold",
     "accuracy_reported": "accuracy on those pictures",
 }
@@ -75,8 +80,8 @@ def group(found: GroupEvaluation, thumbnail: Thumbnail) -> Markup:
         "section",
         el("h2", found.name),
         el("p", counted, class_="soft"),
-        _cards(found), _all_figures(found), _labels(found), _confusion(found), _reliability(found),
-        _sweeps(found), _slices(found), _mistakes(found, thumbnail),
+        _cards(found), _all_figures(found), _labels(found), _confusion(found), scores.calibration(found),
+        scores.thresholds(found), _slices(found), _mistakes(found, thumbnail),
     )  # fmt: skip
 
 
@@ -85,7 +90,7 @@ def _cards(found: GroupEvaluation) -> Markup:
     for name in _CARDS[found.kind]:
         figure = found.figures.get(name)
         if figure is not None:
-            value, between = _written(name, figure)
+            value, between = written(name, figure)
             cards.append(el("div", el("span", NAMES[name]), el("b", value), el("span", between), class_="card"))
     return el("div", *cards, class_="cards")
 
@@ -95,7 +100,7 @@ def _all_figures(found: GroupEvaluation) -> Markup:
     for name in NAMES:
         if (figure := found.figures.get(name)) is not None:
             said = MEANINGS.get(f"{name} of {found.kind}", MEANINGS.get(name))
-            value, between = _written(name, figure)
+            value, between = written(name, figure)
             cells = (el("td", value, class_="n"), el("td", el("small", between)), el("td", said))
             rows.append(el("tr", el("td", NAMES[name]), *cells))
     table = _table(("Figure", "Value", "Interval", "What it says"), rows, numbers=(1,))
@@ -103,22 +108,18 @@ def _all_figures(found: GroupEvaluation) -> Markup:
 
 
 def _labels(found: GroupEvaluation) -> Markup:
-    rows = []
-    for of in sorted(found.labels, key=lambda label: -label.support):
-        f1 = of.figures["f1"]
-        rows.append(
-            el(
-                "tr", el("td", of.label), el("td", f"{of.support:,}", class_="n"),
-                _number(of.figures["precision"]), _number(of.figures["recall"]), _number(f1),
-                el("td", plots.bar(f1)), el("td", el("small", interval(f1))),
-                _number(of.figures["average_precision"]),
-                el("td", f"{of.threshold:.2f}" if of.threshold else "–", class_="n"),
-            )
-        )  # fmt: skip
-    head = (
-        "Label", "Pictures", "Precision", "Recall", "F1", "F1 with its interval", "", "Average precision", "Threshold"
-    )  # fmt: skip
-    return join(el("h3", "Labels"), _table(head, rows, numbers=(1, 2, 3, 4, 7, 8)))
+    rows = [
+        el(
+            "tr", el("th", of.label, scope="row"), el("td", f"{of.support:,}", class_="n"),
+            el("td", plots.bar(of.figures["f1"])),
+            *(_number(of.figures[name]) for name in ("f1", "precision", "recall", "average_precision")),
+            el("td", f"{of.threshold:.2f}" if of.threshold else "–", class_="n"),
+        )
+        for of in sorted(found.labels, key=lambda label: -label.support)
+    ]  # fmt: skip
+    head = ("Label", "Pictures", "F1, 0 … 100 %", "F1", "Precision", "Recall", "Average precision", "Threshold")
+    explained = "Small figures are intervals; a dash where nothing can be said."
+    return join(el("h3", "Labels"), el("p", explained, class_="soft"), _table(head, rows, numbers=(1, 3, 4, 5, 6, 7)))
 
 
 def _confusion(found: GroupEvaluation) -> Markup | None:
@@ -146,59 +147,50 @@ def _confusion(found: GroupEvaluation) -> Markup | None:
     )
 
 
-def _reliability(found: GroupEvaluation) -> Markup:
-    value, between = _written("calibration_error", found.figures["calibration_error"])
-    said = (
-        "Of the decisions with a score of 0.8, eight in ten should come true: dots on the dashed line. They lie "
-        f"{value} from it on average{f' ({between})' if between else ''}. Dots above it: the model is too modest; "
-        "below: too sure. Whiskers are 95 % intervals."
-    )
-    return join(
-        el("h3", "Calibration"),
-        el("div", el("div", plots.reliability(found.reliability)), el("p", said, class_="soft"), class_="side"),
-    )
-
-
-def _sweeps(found: GroupEvaluation) -> Markup:
-    support = {of.label: of for of in found.labels}
-    shown = sorted((of for of in found.curves if support[of.label].support), key=lambda c: -support[c.label].support)
-    figures = [el("figure", el("figcaption", of.label), plots.curve(of, support[of.label].threshold)) for of in shown]
-    names = (("precision", "precision"), ("recall", "recall"), ("f1", "F1"))
-    key = el("p", *(el("span", el("i", class_=name), said, class_=name) for name, said in names), class_="key")
-    explained = "Each label against all others, at every threshold; the dashed line is the threshold that is set."
-    return join(el("h3", "Thresholds"), el("p", explained, class_="soft"), key, el("div", *figures, class_="sweeps"))
-
-
 def _slices(found: GroupEvaluation) -> Markup | None:
     if not found.slices:
         return None
-    tables = [_slice_table(column, list(members)) for column, members in groupby(found.slices, lambda of: of.column)]
-    worse = sum(of.flagged and of.gap.value < 0 for of in found.slices)
+    tables = [
+        _slice_table(column, list(members), found.kind == "attributes")
+        for column, members in groupby(found.slices, lambda of: of.column)
+    ]
+    worse = sum(of.worse for of in found.slices)
     better = sum(of.flagged for of in found.slices) - worse
     explained = (
         "The gap is a slice's accuracy less that of all other pictures, in points. It is flagged where it is large and "
         "its interval, widened for the number of slices compared, leaves out zero."
     )
+    if found.kind == "attributes":
+        explained += " So is the gap in F1, for most decisions about a rare label are an easy no."
     verdict = f"Flagged: {worse} worse, {better} better." if worse or better else "No gap is flagged."
     return join(el("h3", "Slices"), el("p", f"{explained} {verdict}", class_="soft"), *tables)
 
 
-def _slice_table(column: str, members: Sequence[Slice]) -> Markup:
+def _slice_table(column: str, members: Sequence[Slice], of_f1: bool) -> Markup:
     rows = []
     for of in members:
-        worse = of.flagged and of.gap.value < 0
-        flag = el("span", "worse" if worse else "better", class_="flag worse" if worse else "flag")
-        points = "–" if math.isnan(of.gap.value) else f"{100 * of.gap.value:+.1f}".replace("-", "−")
+        flag = el("span", "worse" if of.worse else "better", class_="flag worse" if of.worse else "flag")
+        gaps = (of.gap, of.f1_gap) if of_f1 else (of.gap,)
         rows.append(
             el(
-                "tr", el("td", of.value), el("td", f"{of.count:,}", class_="n"),
-                _number(of.accuracy), el("td", plots.bar(of.accuracy)), el("td", el("small", interval(of.accuracy))),
-                _number(of.macro_f1), el("td", points, class_="n"),
-                el("td", plots.gap(of.gap, worse)), el("td", flag if of.flagged else None),
+                "tr", el("th", of.value, scope="row"), el("td", f"{of.count:,}", class_="n"),
+                el("td", plots.bar(of.accuracy)), _number(of.accuracy), _number(of.macro_f1),
+                *(join(el("td", plots.gap(gap, of.worse)), el("td", _points(gap), class_="n")) for gap in gaps),
+                el("td", flag if of.flagged else None),
             )
         )  # fmt: skip
-    head = (column, "Pictures", "Accuracy", "", "", "Macro F1", "Gap", "−30 … +30 points", "")
-    return _table(head, rows, numbers=(1, 2, 5, 6))
+    bars = ("Gap, −30 … +30 points", "Gap", *(("F1 gap, −30 … +30", "F1 gap") if of_f1 else ()))
+    head = (column, "Pictures", "Accuracy, 0 … 100 %", "Accuracy", "Macro F1", *bars, "")
+    return _table(head, rows, numbers=(1, 3, 4, 6, 8))
+
+
+def _points(gap: Figure) -> Markup:
+    """A difference in points with its interval below it."""
+    if math.isnan(gap.value):
+        return join("–")
+    known = math.isfinite(gap.low) and math.isfinite(gap.high)
+    between = f"{100 * gap.low:+.1f} … {100 * gap.high:+.1f}".replace("-", "−") if known else None
+    return join(f"{100 * gap.value:+.1f}".replace("-", "−"), el("small", between) if between else None)
 
 
 def _mistakes(found: GroupEvaluation, thumbnail: Thumbnail) -> Markup | None:
@@ -221,16 +213,17 @@ def _mistake(of: Mistake, picture: str | None) -> Markup:
     )  # fmt: skip
 
 
-def _written(name: str, figure: Figure) -> tuple[str, str]:
+def written(name: str, figure: Figure) -> tuple[str, str]:
     """A figure of a whole group and its interval; the calibration error is no share and stays a plain number."""
-    if name != "calibration_error" or math.isnan(figure.value):
+    if not name.startswith("calibration_error") or math.isnan(figure.value):
         return percent(figure.value), interval(figure)
     known = math.isfinite(figure.low) and math.isfinite(figure.high)
     return f"{figure.value:.3f}", f"{figure.low:.3f} – {figure.high:.3f}" if known else ""
 
 
 def _number(figure: Figure) -> Markup:
-    return el("td", percent(figure.value), class_="n")
+    between = interval(figure)
+    return el("td", percent(figure.value), el("small", between) if between else None, class_="n")
 
 
 def _table(head: Sequence[str], rows: Sequence[Markup], numbers: Sequence[int]) -> Markup:

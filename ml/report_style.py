@@ -5,8 +5,7 @@ STYLE = """
   color-scheme: light dark;
   --ink: light-dark(#1c2330, #e4e8ef); --soft: light-dark(#5a6577, #97a2b5);
   --line: light-dark(#dfe4eb, #2c3442); --ground: light-dark(#fff, #12161d); --panel: light-dark(#f3f5f9, #1b212c);
-  --blue: light-dark(#2f6fc4, #5b9bf0); --green: light-dark(#1d8a55, #3fae78); --red: light-dark(#c8402f, #e0685a);
-  --amber: light-dark(#b26a00, #f0b25e);
+  --blue: light-dark(#1f6fb5, #5aa4ee); --red: light-dark(#bf4310, #f0824f); --amber: light-dark(#a86400, #efb14f);
 }
 * { box-sizing: border-box; }
 body {
@@ -29,9 +28,14 @@ code { font: .86em/1.4 ui-monospace, monospace; overflow-wrap: anywhere; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 .wide > table { min-width: min(100%, 30rem); }
 th { text-align: left; font-weight: 600; font-size: .8rem; color: var(--soft); white-space: nowrap; }
+tbody th {
+  position: sticky; left: 0; font-weight: 500; font-size: .9rem; color: var(--ink); background: var(--ground);
+  white-space: normal; overflow-wrap: break-word; max-width: 14rem;
+}
 th, td { padding: .3rem 1.1rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: middle; }
 td.n, th.n { text-align: right; white-space: nowrap; }
 td small { color: var(--soft); white-space: nowrap; }
+td.n small { display: block; font-size: .72rem; line-height: 1.2; }
 dl {
   display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .15rem 1.25rem;
   margin: 1rem 0; font-size: .9rem;
@@ -43,7 +47,10 @@ dd { margin: 0; overflow-wrap: anywhere; }
 .note { padding: .75rem 1rem; border-left: 3px solid var(--amber); background: var(--panel); }
 .side { display: flex; flex-wrap: wrap; gap: 1.5rem 2.5rem; align-items: flex-start; }
 .side > * { min-width: 0; }
-.side > p { flex: 1 1 16rem; }
+.calibration figure { margin: 0; flex: 0 1 21rem; }
+.calibration figcaption { font-size: .85rem; font-weight: 600; margin-bottom: .25rem; }
+.calibration figcaption::first-letter { text-transform: uppercase; }
+.said-of { flex: 1 1 16rem; }
 .wide + .wide { margin-top: 1.25rem; }
 .plot { max-width: 100%; height: auto; display: block; }
 .plot.fixed { max-width: none; }
@@ -51,6 +58,7 @@ dd { margin: 0; overflow-wrap: anywhere; }
 .sweeps { display: grid; grid-template-columns: repeat(auto-fill, minmax(13.5rem, 1fr)); gap: 1rem; }
 .sweeps figure, .sheet figure { margin: 0; min-width: 0; }
 .sweeps .plot { width: 100%; }
+.sweeps figcaption small { font-weight: 400; }
 .sweeps figcaption { font-size: .85rem; font-weight: 600; overflow-wrap: anywhere; }
 .key span { display: inline-block; margin-right: 1.1rem; }
 .key i { display: inline-block; width: 1.3rem; border-top: 3px solid; vertical-align: middle; margin-right: .35rem; }
@@ -70,7 +78,7 @@ svg .strong { font-weight: 600; }
 svg .track { fill: var(--panel); }
 .inline .track { fill: var(--line); }
 svg .bar { fill: var(--blue); fill-opacity: .75; }
-svg .good { fill: var(--green); }
+svg .good { fill: var(--blue); }
 svg .bad { fill: var(--red); }
 svg .whisker { fill: none; stroke: var(--ink); stroke-width: 1.3; }
 svg .grid { stroke: var(--line); }
@@ -79,7 +87,15 @@ svg .zero { stroke: var(--soft); }
 svg .dot { fill: var(--blue); stroke: var(--ground); }
 svg polyline { fill: none; stroke-width: 2; }
 svg .precision { stroke: var(--blue); } .key .precision { color: var(--blue); }
-svg .recall { stroke: var(--amber); } .key .recall { color: var(--amber); }
-svg .f1 { stroke: var(--green); } .key .f1 { color: var(--green); }
+svg .recall { stroke: var(--amber); stroke-dasharray: 5 2.5; }
+.key .recall { color: var(--amber); border-top-style: dashed; }
+svg .f1 { stroke: var(--ink); } .key .f1 { color: var(--ink); }
+svg .band { fill: var(--ink); fill-opacity: .16; }
+@media (max-width: 34rem) {
+  .sweeps { grid-template-columns: 1fr 1fr; gap: .75rem .5rem; }
+  th, td { padding-right: .8rem; }
+  .inline { width: 72px; height: auto; }
+  h2 { margin-top: 2.5rem; }
+}
 @media print { body { max-width: none; } details { display: block; } }
 """

@@ -20,7 +20,7 @@ from tests.ml.conftest import jpeg
 from tests.ml.scored import attributes, exclusive
 
 HOSTILE = "<script>alert(1)</script>\"' onload=x &amp; ]]>"
-VOID = {"meta", "img", "line", "rect", "circle", "path", "polyline"}
+VOID = {"meta", "img", "line", "rect", "circle", "path", "polyline", "polygon"}
 
 
 class Page(HTMLParser):
@@ -100,7 +100,12 @@ def test_every_part_is_on_the_page() -> None:
     page = report.render(found, nothing)
     for heading in ("Labels", "Confusions", "Calibration", "Thresholds", "Slices", "Worst mistakes"):
         assert f"<h3>{heading}</h3>" in page
-    for part in ("Reliability diagram", "Confusion matrix", "label 0 at each threshold"):
+    for part in (
+        "Reliability diagram, bins of equal width",
+        "Reliability diagram, bins of equal count",
+        "Confusion matrix",
+        "label 0 at each threshold",
+    ):
         assert f'aria-label="{part}"' in page
     accuracy = found.groups["categorylabel"].figures["accuracy"]
     assert f"{100 * accuracy.value:.1f} %" in page
