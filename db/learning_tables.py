@@ -105,3 +105,13 @@ class ShadowPicture(Base):
     side: Mapped[str | None]
     code: Mapped[str | None]
     created_at: Mapped[datetime]
+
+
+class TrainingLogRow(Base):
+    """One entry of a training run's log; the newest are kept."""
+
+    __tablename__ = "training_log"
+    run_id: Mapped[UUID] = mapped_column(ForeignKey("training_runs.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    event: Mapped[dict[str, Any]]

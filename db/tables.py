@@ -331,6 +331,7 @@ class TrainingRun(Base):
     lease_until: Mapped[datetime | None]
     attempts: Mapped[int] = mapped_column(SmallInteger)
     progress: Mapped[dict[str, Any]]
+    live: Mapped[dict[str, Any]]
     code: Mapped[str | None]
     detail: Mapped[str | None]
     created_at: Mapped[datetime]

@@ -3,6 +3,7 @@
     queued  → running              `claim`: the oldest, or the one named; also a running one whose lease ran out
     running → finished, failed     `finish`, `fail`: by compare-and-set on (owner, fence)
     running → queued               `release`, at a graceful stop: the attempt is given back
+    running → queued, or failed    `give_back`, after a fault that may pass: the attempt counts
     queued, running → cancelled    `cancel`; the trainer hears it at its next `beat`
 
 Every time is the database's `now()`. A run that was claimed MAX_ATTEMPTS times without reporting progress is failed.
@@ -25,9 +26,21 @@ MAX_ATTEMPTS: Final = 3
 
 
 def enqueue(
-    session: Session, dataset_id: int, name: str, version: str, config: Mapping[str, Any], *, init: str | None = None
+    session: Session,
+    dataset_id: int,
+    name: str,
+    version: str,
+    config: Mapping[str, Any],
+    *,
+    init: str | None = None,
+    actor: str = "cli",
+    account_id: int | None = None,
 ) -> TrainingRun:
-    """nothing → queued: a run that will make the model name@version. Conflict if a run or a model has that name."""
+    """nothing → queued: a run that will make the model name@version. Conflict if a run or a model has that name.
+
+    `actor` and `account_id` are for the audit log. Who means to carry the run out itself claims it in the same
+    transaction: else a trainer that waits may be quicker.
+    """
     taken = session.scalar(
         text(
             "SELECT EXISTS (SELECT 1 FROM training_runs WHERE name = :name AND version = :version)"
@@ -52,7 +65,7 @@ def enqueue(
             "init": init,
         },
     )
-    audit.record(session, None, "cli", "training.enqueue", str(run_id), model=f"{name}@{version}")
+    audit.record(session, account_id, actor, "training.enqueue", str(run_id), model=f"{name}@{version}")
     return session.get_one(TrainingRun, run_id)
 
 
@@ -78,15 +91,30 @@ def claim(session: Session, owner: UUID, lease_s: float, run_id: UUID | None = N
     return None if found is None else session.get_one(TrainingRun, found, populate_existing=True)
 
 
-def beat(session: Session, run: TrainingRun, lease_s: float, progress: Mapping[str, Any] | None = None) -> bool:
+def waiting(session: Session, fresh_s: float = 0.0) -> int:
+    """How many runs a trainer could claim: queued ones, and those whose trainer died.
+
+    Without those that were queued within `fresh_s`: the command that queued one may be about to carry it out.
+    """
+    return int(session.execute(_WAITING, {"fresh_s": fresh_s}).scalar_one())
+
+
+def beat(
+    session: Session,
+    run: TrainingRun,
+    lease_s: float,
+    progress: Mapping[str, Any] | None = None,
+    live: Mapping[str, Any] | None = None,
+) -> bool:
     """Renew the lease; False when the run is no longer ours (taken over, or cancelled): stop, write nothing.
 
-    Reported `progress` starts the count of attempts anew.
+    Reported `progress` starts the count of attempts anew; `live` is only shown.
     """
     parameters = {
         **_ours(run),
         "lease_s": lease_s,
         "progress": None if progress is None else json.dumps(dict(progress)),
+        "live": None if live is None else json.dumps(dict(live)),
     }
     return session.execute(_BEAT, parameters).first() is not None
 
@@ -94,6 +122,20 @@ def beat(session: Session, run: TrainingRun, lease_s: float, progress: Mapping[s
 def release(session: Session, run: TrainingRun) -> bool:
     """running → queued by its owner."""
     return session.execute(_RELEASE, _ours(run)).first() is not None
+
+
+def give_back(session: Session, run: TrainingRun, code: str, detail: str) -> str:
+    """running → queued for the next trainer, or, after MAX_ATTEMPTS without progress, → failed with this code.
+
+    Returns the new state. Raises LeaseLost.
+    """
+    # Counted in the database: progress since the claim has started the count anew.
+    if session.scalar(text("SELECT attempts FROM training_runs WHERE id = :id"), {"id": run.id}) >= MAX_ATTEMPTS:
+        fail(session, run, code, detail)
+        return "failed"
+    if session.execute(_GIVE_BACK, _ours(run)).first() is None:
+        raise LeaseLost(f"The run {run.id} is no longer leased with fence {run.fence}.")
+    return "queued"
 
 
 def finish(session: Session, run: TrainingRun) -> None:
@@ -138,6 +180,16 @@ def by_name(session: Session, name: str, version: str) -> TrainingRun:
     return found
 
 
+def page(session: Session, *, state: str | None, before: UUID | None, limit: int) -> list[TrainingRun]:
+    """Runs, newest first, of one state if one is given, behind the run `before`."""
+    query = select(TrainingRun).order_by(TrainingRun.id.desc()).limit(limit)
+    if state is not None:
+        query = query.where(TrainingRun.state == state)
+    if before is not None:
+        query = query.where(TrainingRun.id < before)
+    return list(session.scalars(query))
+
+
 def newest(session: Session, limit: int = 20) -> list[TrainingRun]:
     """The newest runs first."""
     return list(session.scalars(select(TrainingRun).order_by(TrainingRun.id.desc()).limit(limit)))
@@ -172,10 +224,17 @@ _CLAIM = text(
     RETURNING id
     """
 )
+_WAITING = text(
+    """
+    SELECT count(*) FROM training_runs
+    WHERE (state = 'queued' AND created_at <= now() - make_interval(secs => :fresh_s))
+      OR (state = 'running' AND lease_until < now())
+    """
+)
 _BEAT = text(
     """
     UPDATE training_runs SET lease_until = now() + make_interval(secs => :lease_s),
-      progress = coalesce(CAST(:progress AS jsonb), progress),
+      progress = coalesce(CAST(:progress AS jsonb), progress), live = coalesce(CAST(:live AS jsonb), live),
       attempts = CASE WHEN CAST(:progress AS jsonb) IS NULL THEN attempts ELSE 1 END
     WHERE id = :id AND owner = :owner AND fence = :fence AND state = 'running' RETURNING id
     """
@@ -183,6 +242,12 @@ _BEAT = text(
 _RELEASE = text(
     """
     UPDATE training_runs SET state = 'queued', owner = NULL, lease_until = NULL, attempts = greatest(attempts - 1, 0)
+    WHERE id = :id AND owner = :owner AND fence = :fence AND state = 'running' RETURNING id
+    """
+)
+_GIVE_BACK = text(
+    """
+    UPDATE training_runs SET state = 'queued', owner = NULL, lease_until = NULL
     WHERE id = :id AND owner = :owner AND fence = :fence AND state = 'running' RETURNING id
     """
 )

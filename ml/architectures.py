@@ -1,8 +1,10 @@
 """Networks by name: torchvision's classifiers and the few of our own; brings no weights."""
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torchvision
@@ -69,8 +71,9 @@ class Choice:
 
     name: str
     parameters: int
-    gigaflops: float  # multiply-adds for one picture at the size that it was measured with
-    top1: float  # per cent
+    gigaflops: float  # multiply-adds for one picture of `side`
+    top1: float  # per cent, of the weights that `weights_url` names
+    side: int  # of the square input that it was measured with
     licence: str = TORCHVISION_LICENCE
 
     @property
@@ -81,26 +84,46 @@ class Choice:
 
 def curated() -> list[Choice]:
     """The recommended architectures, with torchvision's own figures."""
-    found = []
-    for name in CURATED:
-        meta = get_model_weights(name)["IMAGENET1K_V1"].meta
-        accuracy = meta["_metrics"]["ImageNet-1K"]["acc@1"]
-        found.append(Choice(name, meta["num_params"], meta["_ops"], accuracy))
+    return [published(name) for name in CURATED]
+
+
+def published(name: str) -> Choice:
+    """What torchvision publishes of one of its classifiers. Raises ArtifactError('unknown_architecture')."""
+    weights = _default_weights(name)
+    accuracy = weights.meta["_metrics"]["ImageNet-1K"]["acc@1"]
+    (side,) = weights.transforms().crop_size
+    return Choice(name, weights.meta["num_params"], weights.meta["_ops"], accuracy, side)
+
+
+def weights_url(name: str) -> str:
+    """Where torchvision's own weights of a classifier are. Raises ArtifactError('unknown_architecture')."""
+    url: str = _default_weights(name).url
+    return url
+
+
+def torchvision_names() -> list[str]:
+    """Every classifier of torchvision."""
+    found: list[str] = torchvision.models.list_models(module=torchvision.models)
     return found
 
 
 def names() -> list[str]:
     """Every architecture that a card may name."""
-    return sorted([*OWN, *torchvision.models.list_models(module=torchvision.models)])
+    return sorted([*OWN, *torchvision_names()])
+
+
+def known(name: str) -> str:
+    """The name, if there is such an architecture. Raises ArtifactError('unknown_architecture') with the nearest."""
+    if name not in OWN and name not in torchvision_names():
+        raise _unknown(name)
+    return name
 
 
 def build(name: str, num_classes: int) -> nn.Module:
     """An untrained network in eval mode. Raises ArtifactError('unknown_architecture')."""
     if name in OWN:
         return OWN[name](num_classes).eval()
-    if name not in torchvision.models.list_models(module=torchvision.models):
-        raise ArtifactError("unknown_architecture", f"{name!r} is none of {len(names())} known", field="architecture")
-    network: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
+    network: nn.Module = torchvision.models.get_model(known(name), weights=None, num_classes=num_classes)
     return network.eval()
 
 
@@ -120,6 +143,18 @@ def restore(name: str, num_classes: int, state: dict[str, Tensor]) -> nn.Module:
         raise ArtifactError("weights_mismatch", f"the weights of {name} hold numbers that are not finite")
     network.load_state_dict(state)
     return network.requires_grad_(False)
+
+
+def _default_weights(name: str) -> Any:
+    if name not in torchvision_names():
+        raise _unknown(name)
+    return get_model_weights(name).DEFAULT
+
+
+def _unknown(name: str) -> ArtifactError:
+    near = difflib.get_close_matches(name, torchvision_names(), n=3, cutoff=0.5)
+    hint = f"; near: {', '.join(near)}" if near else ""
+    return ArtifactError("unknown_architecture", f"{name!r} is no classifier of torchvision{hint}", "architecture")
 
 
 def _pad_like_tensorflow(network: nn.Module) -> None:

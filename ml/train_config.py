@@ -15,7 +15,7 @@ from ml.errors import TrainingError
 from ml.presets import ImagenetPreset, WholePreset
 
 # Came later: at their defaults they mean what their absence meant, also to the checkpoints of then.
-_LATER: dict[str, Any] = {"devices": 1}
+_LATER: dict[str, Any] = {"devices": 1, "plain_epochs": 0}
 _ONLY_IN_CARD = {"name", "version", "licence", "source", "taxonomy", "half_weights", "serve_precision"}
 
 

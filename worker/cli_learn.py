@@ -60,8 +60,8 @@ def learn(
 
 def _run(wanted: "Wanted") -> None:
     from worker.cli_datasets import opened
-    from worker.cli_train import bar
     from worker.learning import Learning
+    from worker.train_bar import bar
 
     started = time.monotonic()
 

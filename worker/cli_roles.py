@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=RUN)(crawler)
     app.command(rich_help_panel=RUN)(worker)
     app.command(rich_help_panel=RUN)(maintenance)
+    app.command(rich_help_panel=RUN)(trainer)
     app.command(rich_help_panel=RUN)(migrate)
 
 
@@ -130,6 +131,11 @@ def worker() -> None:
 def maintenance() -> None:
     """Send hints, free lost leases, finish jobs. Any number of these may run."""
     _become("maintenance")
+
+
+def trainer() -> None:
+    """Train the runs that wait, one at a time, stepping back for other work. Any number of these may run."""
+    _become("trainer")
 
 
 def _become(role: str, listen: roles.Listen | None = None) -> None:

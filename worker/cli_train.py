@@ -1,18 +1,12 @@
-"""Commands for training and evaluating: start a run, take up one that waits, list, cancel; evaluate a model."""
+"""Commands for training and evaluating: start a run, evaluate and calibrate a model. Runs are in `cli_runs`."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-from uuid import UUID
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from db.tables import TrainingRun
-
-runs = typer.Typer(help="Look after training runs.", no_args_is_help=True)
+from worker import cli_architectures, cli_runs
 
 
 def register(app: typer.Typer) -> None:
@@ -20,94 +14,69 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel="Learn")(train)
     app.command(rich_help_panel="Learn")(evaluate)
     app.command(rich_help_panel="Learn")(calibrate)
-    app.add_typer(runs, name="runs", rich_help_panel="Learn")
+    cli_architectures.register(app)
+    app.add_typer(cli_runs.app, name="runs", rich_help_panel="Learn")
 
 
 def train(
     dataset: Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="A registered dataset.")],
     name: Annotated[str, typer.Option(help="The name of the model to make.")],
     version: Annotated[str | None, typer.Option(help="Its version; without it, the next number.")] = None,
-    architecture: Annotated[str, typer.Option(help="A torchvision classifier.")] = "mobilenet_v2",
+    architecture: Annotated[
+        str, typer.Option(help="A torchvision classifier: see tagmill architectures.")
+    ] = "mobilenet_v2",
     init: Annotated[
-        str | None, typer.Option(help="Start weights: a registered NAME@VERSION, or a .safetensors file.")
+        str | None,
+        typer.Option(help="Start weights: a registered NAME@VERSION, a .safetensors file, or imagenet: torchvision's."),
     ] = None,
     epochs: Annotated[int, typer.Option(min=0, help="Epochs with all layers.")] = 8,
     head_epochs: Annotated[int, typer.Option(min=0, help="Epochs before them with the last layer only.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures per forward pass.")] = 32,
-    device: Annotated[str, typer.Option(help="cpu, cuda:0 …")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
+    devices: Annotated[int, typer.Option(min=1, help="Train on so many of them together.")] = 1,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="Any other setting of docs/models.md. Repeatable."),
     ] = None,
-    queue: Annotated[bool, typer.Option("--queue", help="Only queue it: `tagmill runs work` trains it.")] = False,
+    queue: Annotated[bool, typer.Option("--queue", help="Only queue it: a trainer takes it.")] = False,
 ) -> None:
     """Train a model on a dataset and register it as a candidate.
 
-    Interrupted or killed, it goes on from its last checkpoint: `tagmill runs work`.
+    Interrupted or killed, a trainer (`tagmill up` has one) or `tagmill runs work` goes on from its last checkpoint.
     """
     from db import datasets, training
+    from ml import architectures
     from ml.train_config import from_dict
+    from worker import cli_runs, start_weights
     from worker.cli_datasets import opened
 
     config: dict[str, Any] = {
         "architecture": architecture, "epochs": epochs, "head_epochs": head_epochs, "batch_size": batch_size,
-        "device": device, "seed": seed, **_settings(setting),
+        "device": device, "devices": devices, "seed": seed, **_settings(setting),
     }  # fmt: skip
-    if init is not None and "@" not in init:
+    architectures.known(config["architecture"])
+    if init is not None and "@" not in init and init != start_weights.IMAGENET:
         init = str(Path(init).resolve(strict=False))
         if not Path(init).is_file():
             raise typer.BadParameter(f"{init}: no such file", param_hint="--init")
     with opened() as (database, blobs, model_root):
-        with database.transaction() as session:
-            made = version or training.next_version(session, name)
-            document = from_dict({**config, "name": name, "version": made}).to_dict()
-            found = datasets.by_ref(session, dataset)
-            run = training.enqueue(session, found.id, name, made, document, init=init)
-        typer.echo(f"run {run.id} will make {name}@{made} from {found.ref}", err=True)
-        if not queue:
-            _work(database, blobs, model_root, run.id)
-
-
-@runs.command()
-def work(
-    run: Annotated[UUID | None, typer.Argument(help="This run; without it, the oldest that waits.")] = None,
-) -> None:
-    """Take up a run that is queued, or whose trainer died, and train it here."""
-    from worker.cli_datasets import opened
-
-    with opened() as (database, blobs, model_root):
-        _work(database, blobs, model_root, run)
-
-
-@runs.command(name="list")
-def list_() -> None:
-    """List the newest training runs."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from db import training
-    from worker.cli_datasets import opened
-
-    with opened() as (database, _, _), database.transaction() as session:
-        found = training.newest(session)
-    table = Table(box=None, header_style="bold")
-    table.add_column("run", no_wrap=True, min_width=36)
-    for column in ("model", "state", "progress"):
-        table.add_column(column)
-    for run in found:
-        table.add_row(str(run.id), f"{run.name}@{run.version}", run.code or run.state, _progress(run.progress))
-    Console(highlight=False).print(table)
-
-
-@runs.command()
-def cancel(run: Annotated[UUID, typer.Argument(help="The run's id.")]) -> None:
-    """Cancel a run; its trainer hears of it at its next heartbeat."""
-    from db import training
-    from worker.cli_datasets import opened
-
-    with opened() as (database, _, _), database.transaction() as session:
-        typer.echo(f"run {run} is {training.cancel(session, run).state}")
+        if init == start_weights.IMAGENET:
+            # Now, where the internet may be: the trainer may have none.
+            start_weights.imagenet(model_root, config["architecture"])
+        with cli_runs.trainer(database, blobs, model_root) as trainer:
+            with database.transaction() as session:
+                made = version or training.next_version(session, name)
+                document = from_dict({**config, "name": name, "version": made}).to_dict()
+                found = datasets.by_ref(session, dataset)
+                run = training.enqueue(session, found.id, name, made, document, init=init)
+                claimed = None if queue else trainer.claim(session, run.id)
+            typer.echo(f"run {run.id} will make {name}@{made} from {found.ref}", err=True)
+            if queue:
+                typer.echo(f"watch it with: tagmill runs show {run.id} --follow", err=True)
+            ended = None if claimed is None else trainer.carry_out(claimed)
+    if ended is not None:
+        cli_runs.report(ended)
 
 
 def evaluate(
@@ -120,27 +89,29 @@ def evaluate(
     backend: Annotated[str, typer.Option(help="auto, fused, openvino, cuda or reference.")] = "auto",
     originals: Annotated[bool, typer.Option("--originals", help="Original pictures, not working copies.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON instead.")] = False,
 ) -> None:
     """Measure a model on a split of a dataset, with intervals; the promotion gate compares what is stored."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from ml import report as pages
     from ml.evaluate import Options
-    from worker import evaluating
+    from worker import evaluating, evaluation_page
     from worker.cli_datasets import opened
+    from worker.screen import console
 
     with opened() as (database, blobs, model_root):
         found, stored = evaluating.evaluate(
             database, blobs, model_root, model, dataset, split, report_to=report,
             options=Options(rounds=rounds, clusters=clusters), backend=backend, originals=originals, threads=threads,
         )  # fmt: skip
-    screen = Console(highlight=False)
-    for name, group in found.groups.items():
-        table = Table("figure", "value", "95 % interval", title=f"{name}, {group.pictures} pictures", box=None)
-        for figure, value in group.figures.items():
-            table.add_row(figure, f"{value.value:.4f}", f"{value.low:.4f} … {value.high:.4f}")
-        screen.print(table)
+    if as_json:
+        typer.echo(pages.as_json(found))
+    else:
+        screen = console()
+        for part in evaluation_page.render(found):
+            screen.print(part)
     typer.echo(f"evaluation {stored} of {model} on {dataset}, {split}", err=True)
+    if report is not None:
+        typer.echo(f"report: {report / pages.HTML_FILE}", err=True)
 
 
 def calibrate(
@@ -162,63 +133,6 @@ def calibrate(
             database, blobs, model_root, model, dataset, split, version, wanted_precision=precision, threads=threads
         )
     typer.echo(f"{made.ref} is a candidate, made from {model}, in {made.folder}")
-
-
-def _work(database: Any, blobs: Any, model_root: Path, run_id: UUID | None) -> None:
-    """Train one run with a bar; Ctrl-C or SIGTERM hands it back at its next step. Exit code 1 unless it finished."""
-    import signal
-
-    from worker.train_runs import Trainer
-
-    with bar() as heard:
-        trainer = Trainer(database, blobs, model_root, on_event=heard)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: trainer.stop.set())
-        run = trainer.run_once(run_id)
-    if run is None:
-        typer.echo("no run waits", err=True)
-        return
-    typer.echo(_ended(run), err=run.state != "finished")
-    if run.state != "finished":
-        raise typer.Exit(1)
-
-
-def _ended(run: "TrainingRun") -> str:
-    ref = f"{run.name}@{run.version}"
-    if run.state == "finished":
-        return f"{ref} is a candidate: tagmill evaluate {ref} DATASET, then tagmill models activate {ref}"
-    if run.state == "queued":
-        return f"stopped; it goes on from its last checkpoint with: tagmill runs work {run.id}"
-    return f"run {run.id} is {run.state}: {run.detail or ''} ({run.code or run.state})"
-
-
-@contextmanager
-def bar() -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """A bar of the epochs and the loss; what is worth a line is printed above it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    screen = Console(stderr=True, highlight=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[now]}"))
-    with Progress(*columns, TimeElapsedColumn(), console=screen, disable=not screen.is_terminal) as bar:
-        task = bar.add_task("epochs", total=None, now="")
-
-        def heard(event: Mapping[str, Any]) -> None:
-            if event["event"] == "step":
-                bar.update(task, now=f"step {event['step']}, loss {event['loss']:.3f}, lr {event['lr']:.1e}")
-            elif event["event"] == "epoch":
-                bar.update(task, completed=event["epoch"] + 1, total=event["epochs"])
-                figures = ", ".join(f"{name} {value:.3f}" for name, value in event["metrics"].items())
-                screen.print(f"epoch {event['epoch'] + 1} of {event['epochs']}: {figures}")
-            elif event["event"] not in ("checkpoint", "trained"):
-                words = ", ".join(f"{key} {value}" for key, value in event.items() if key != "event")
-                screen.print(f"{event['event'].replace('_', ' ')}: {words}", soft_wrap=True)
-
-        yield heard
-
-
-def _progress(progress: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in progress.items() if not isinstance(value, dict))
 
 
 def _settings(given: list[str] | None) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 
-from db import workers
+from db import training, workers
 from db.session import Database
 from worker.alive import SILENT_S
 from worker.findings import Finding
 from worker.local import Place
 from worker.roles import BEATING
+from worker.screen import counted
 
 STARTING_S = 60.0
 
@@ -21,6 +22,7 @@ def roles(where: Place) -> Iterator[Finding]:
         with at.transaction() as session:
             heard = workers.heard(session)
             alive = workers.alive(session, SILENT_S)
+            waiting = training.waiting(session)
     finally:
         at.dispose()
     if not alive and where.runs is None:
@@ -30,8 +32,19 @@ def roles(where: Place) -> Iterator[Finding]:
         count = sum(one["role"] == role for one in alive)
         if count:
             yield Finding(f"role: {role}", "good", f"{count} alive, heard {heard[role]:.0f} s ago")
+        elif role == "trainer":
+            yield _no_trainer(waiting)
         else:
             yield _missing(role, heard.get(role), max((one["up_s"] for one in alive), default=None))
+
+
+def _no_trainer(waiting: int) -> Finding:
+    """Only who trains needs one."""
+    if not waiting:
+        return Finding("role: trainer", "good", "none is alive, and no training run waits")
+    runs = counted(waiting, "training run")
+    found = f"none is alive, and {runs} wait{'s' if waiting == 1 else ''}"
+    return Finding("role: trainer", "warning", found, "start one: tagmill trainer; or train here: tagmill runs work")
 
 
 def _missing(role: str, silent_s: float | None, up_s: float | None) -> Finding:

@@ -5,9 +5,14 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-ROLES = ("api", "crawler", "worker", "maintenance")
+ROLES = ("api", "crawler", "worker", "maintenance", "trainer")
 BEATING = ROLES[1:]  # those with a heartbeat; the API is asked over HTTP
-_MODULES = {"crawler": "worker.crawler", "worker": "worker.app", "maintenance": "worker.maintenance"}
+_MODULES = {
+    "crawler": "worker.crawler",
+    "worker": "worker.app",
+    "maintenance": "worker.maintenance",
+    "trainer": "worker.trainer",
+}
 
 
 @dataclass(frozen=True)

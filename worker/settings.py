@@ -112,6 +112,15 @@ class WorkerSettings(StorageSettings):
         90, gt=0, description="An idle worker that hears none of the waiting hints for so long ends itself."
     )
 
+    # training
+    trainer_poll_s: float = Field(2, gt=0, description="How often an idle trainer looks for a run that waits.")
+    trainer_nice: int = Field(
+        10, ge=0, le=19, description="How far a training steps back for other processes (the `nice` value)."
+    )
+    trainer_threads: int | None = Field(
+        None, ge=1, description="Most threads of a training that compute on a CPU; unset: half of the cores."
+    )
+
     # test builds
     test_build: bool = Field(False, description="Marks a test build; never set it in production.")
     failpoints: str = Field("", description="Crash points of a test build; refused without TAGMILL_TEST_BUILD.")

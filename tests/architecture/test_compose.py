@@ -131,6 +131,7 @@ def test_networks_give_each_role_no_more_than_it_needs(files: dict[str, dict[str
     assert outside == {"crawler", "tools"}
     assert services["crawler"]["networks"] == ["database", "outside"]
     assert services["worker"]["networks"] == ["database", "broker"], "hostile bytes may be there: no way out"
+    assert services["trainer"]["networks"] == ["database"], "so may they here"
     assert {name for name, service in services.items() if service.get("ports")} == {"api"}
 
 
@@ -171,7 +172,7 @@ def test_what_runs_on_is_watched_and_restarted(services: dict[str, dict[str, Any
             continue
         assert service["restart"] == "unless-stopped", name
         assert service["healthcheck"]["test"], name
-    for role in ("crawler", "worker", "maintenance"):
+    for role in roles.BEATING:
         assert services[role]["healthcheck"]["test"] == ["CMD", "python", "-m", "worker.alive", role]
 
 
@@ -189,18 +190,23 @@ def test_volumes(files: dict[str, dict[str, Any]]) -> None:
         environment = services[name]["environment"]
         roots = {environment.get("TAGMILL_BLOB_ROOT"), environment.get("TAGMILL_MODEL_ROOT")}
         for volume in services[name].get("volumes", []):
-            assert volume.split(":")[1] in roots, name
+            assert volume.split(":")[1] in roots or volume.endswith(":/pictures:ro"), name
+    assert {n for n in OURS if any(":/pictures:" in v for v in services[n].get("volumes", []))} == {"trainer", "tools"}
 
 
-def test_a_gpu_is_reserved_and_the_override_gives_it_back(files: dict[str, dict[str, Any]]) -> None:
-    (device,) = files["gpu"]["services"]["worker"]["deploy"]["resources"]["reservations"]["devices"]
+@pytest.mark.parametrize("name", ["worker", "trainer"])
+def test_a_gpu_is_reserved_and_the_override_gives_it_back(files: dict[str, dict[str, Any]], name: str) -> None:
+    (device,) = files["gpu"]["services"][name]["deploy"]["resources"]["reservations"]["devices"]
     assert device["driver"] == "nvidia"
     assert device["capabilities"] == ["gpu"]
-    assert files["gpu"]["services"]["worker"]["environment"]["TAGMILL_DEVICES"] == "cuda:0"
-    cpu = files["cpu"]["services"]["worker"]
+    cpu = files["cpu"]["services"][name]
     assert "reservations" not in cpu["deploy"]["resources"]
-    assert cpu["environment"]["TAGMILL_DEVICES"] == "cpu"
     assert cpu["deploy"]["resources"]["limits"], "the override must not take the limits away"
+
+
+def test_workers_use_the_devices_of_their_machine(files: dict[str, dict[str, Any]]) -> None:
+    devices = {way: each["services"]["worker"]["environment"]["TAGMILL_DEVICES"] for way, each in files.items()}
+    assert devices == {"gpu": "cuda:0", "cpu": "cpu"}
 
 
 def test_the_example_holds_every_variable_and_no_secret() -> None:

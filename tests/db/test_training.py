@@ -6,10 +6,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
-from db import datasets, training
+from db import datasets, training, training_log
 from db.errors import Conflict, LeaseLost, NotFound
 from db.session import Database
 from db.tables import Dataset, TrainingRun
+from tests.conftest import TestAccount
 
 ONE, TWO = UUID(int=1), UUID(int=2)
 
@@ -145,7 +146,93 @@ def test_a_version_of_a_dataset_keeps_its_content(db: Database, dataset: Dataset
             datasets.by_ref(session, "d@3")
 
 
-def test_the_apis_role_reads_none_of_it(db: Database, api_db: Database, dataset: Dataset) -> None:
-    for table in ("datasets", "training_runs", "evaluations"):
-        with pytest.raises(ProgrammingError, match="permission denied"), api_db.transaction() as session:
-            session.execute(text(f"SELECT 1 FROM {table}"))
+def test_what_waits_is_queued_or_lost(db: Database, dataset: Dataset) -> None:
+    def waiting(fresh_s: float = 0.0) -> int:
+        with db.transaction() as session:
+            return training.waiting(session, fresh_s)
+
+    assert waiting() == 0
+    enqueue(db, dataset)
+    assert waiting() == 1
+    assert waiting(fresh_s=60) == 0, "the command that queued it may carry it out"
+    assert claim(db) is not None
+    assert waiting() == 0
+    enqueue(db, dataset, "2")
+    assert claim(db, lease_s=-1) is not None
+    assert waiting(fresh_s=60) == 1, "its trainer is dead"
+
+
+def test_a_fault_that_may_pass_gives_the_run_back_and_not_for_ever(db: Database, dataset: Dataset) -> None:
+    run = enqueue(db, dataset)
+    states = []
+    for _ in range(training.MAX_ATTEMPTS):
+        claimed = claim(db)
+        assert claimed is not None
+        with db.transaction() as session:
+            states.append(training.give_back(session, claimed, "rank_died", "one of 2"))
+    assert states == ["queued"] * (training.MAX_ATTEMPTS - 1) + ["failed"]
+    assert state(db, run)[:2] == ("failed", "rank_died")
+    enqueue(db, dataset, "2")
+    for _ in range(3 * training.MAX_ATTEMPTS):
+        claimed = claim(db)
+        assert claimed is not None
+        assert beat(db, claimed, epoch=1)
+        with db.transaction() as session:
+            assert training.give_back(session, claimed, "rank_died", "it moves, though") == "queued"
+    with pytest.raises(LeaseLost), db.transaction() as session:
+        training.give_back(session, claimed, "rank_died", "no longer ours")
+
+
+def test_what_is_only_shown_is_no_progress(db: Database, dataset: Dataset) -> None:
+    enqueue(db, dataset)
+    for _ in range(training.MAX_ATTEMPTS):
+        run = claim(db, lease_s=-1)
+        assert run is not None
+        with db.transaction() as session:
+            assert training.beat(session, run, -1, live={"step": 3})
+    assert claim(db) is None
+    with db.transaction() as session:
+        assert training.get(session, run.id).live == {"step": 3}
+
+
+def test_the_log_keeps_the_newest(db: Database, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_log, "KEPT", 5)
+    run = enqueue(db, dataset)
+    for first in (1, 4, 7):
+        with db.transaction() as session:
+            training_log.append(session, run.id, [{"event": "x", "n": n} for n in range(first, first + 3)])
+    with db.transaction() as session:
+        training_log.append(session, run.id, [])
+        entries = training_log.after(session, run.id)
+        assert [(entry.seq, entry.event["n"]) for entry in entries] == [(n, n) for n in range(5, 10)]
+        assert training_log.after(session, run.id, 8) == entries[-1:]
+        assert training_log.last(session, run.id, 2) == entries[-2:]
+
+
+def test_runs_are_paged_newest_first(db: Database, dataset: Dataset) -> None:
+    runs = [enqueue(db, dataset, str(version)) for version in range(4)]
+    with db.transaction() as session:
+        training.cancel(session, runs[1].id)
+        first = training.page(session, state=None, before=None, limit=2)
+        rest = training.page(session, state=None, before=first[-1].id, limit=9)
+        assert [run.id for run in (*first, *rest)] == [run.id for run in reversed(runs)]
+        assert [run.id for run in training.page(session, state="cancelled", before=None, limit=9)] == [runs[1].id]
+
+
+def test_the_apis_role_starts_and_cancels_runs_and_does_no_more(
+    db: Database, api_db: Database, dataset: Dataset, account: TestAccount
+) -> None:
+    with api_db.transaction(account.id) as session:
+        run = training.enqueue(session, dataset.id, "m", "1", {}, actor="key:x", account_id=account.id)
+        assert training.cancel(session, run.id).state == "cancelled"
+        assert training_log.after(session, run.id) == []
+    for sql in (
+        "SELECT 1 FROM evaluations",
+        "UPDATE training_runs SET progress = '{}'",
+        "DELETE FROM training_runs",
+        "DELETE FROM training_log",
+        "INSERT INTO training_log (run_id, seq, event) SELECT id, 1, '{}' FROM training_runs",
+        "UPDATE datasets SET images_root = '/etc'",
+    ):
+        with pytest.raises(ProgrammingError, match="permission denied"), api_db.transaction(account.id) as session:
+            session.execute(text(sql))

@@ -189,7 +189,7 @@ def test_doctor_finds_nothing_broken(system: System) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("role", ["api", "crawler", "worker", "maintenance"])
+@pytest.mark.parametrize("role", ["api", "crawler", "worker", "maintenance", "trainer"])
 def test_a_killed_role_comes_back(system: System, role: str) -> None:
     before = system.pids()[role]
     os.killpg(before, signal.SIGKILL)
