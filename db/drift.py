@@ -208,7 +208,7 @@ _NAMED = """
         JOIN analyses a ON a.account_id = s.account_id AND a.sha256 = s.sha256 AND a.model = s.model
     ), known AS MATERIALIZED (
       SELECT v.name || '@' || v.version AS model, l ->> 'group' AS "group", l ->> 'name' AS label,
-        v.card -> 'head' ->> (l ->> 'group') = 'softmax' AS exclusive,
+        coalesce(v.card -> 'head' ->> (l ->> 'group'), v.card ->> 'head') = 'softmax' AS exclusive,
         coalesce(CAST(l ->> 'threshold' AS float8), :kept) AS threshold,
         CASE WHEN count(*) OVER (PARTITION BY v.id, l ->> 'name') > 1 THEN (l ->> 'group') || ':' ELSE '' END
           || (l ->> 'name') AS key
