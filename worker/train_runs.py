@@ -117,7 +117,7 @@ class Trainer:
         out.mkdir(parents=True, exist_ok=True)
         made = train.train(
             manifest,
-            Path(dataset.images_root),
+            manifests.root_of(self._blobs, dataset),
             config,
             out,
             init=self._init(run),
