@@ -114,6 +114,19 @@ class Client:
         rows: list[dict[str, Any]] = page["items"]
         return rows
 
+    def labels(self, item_id: str) -> dict[str, Any]:
+        """What people say of an item's picture, and what they said before."""
+        return self._json("GET", _item_path(item_id, "/labels"))
+
+    def label(self, item_id: str, said: Mapping[str, Any]) -> dict[str, Any]:
+        """Say what is in an item's picture; what counts now."""
+        return self._json("PUT", _item_path(item_id, "/labels"), json=dict(said))
+
+    def label_many(self, body: Body) -> dict[str, Any]:
+        """The same of many items, as NDJSON: how many were taken, and what is wrong with which lines."""
+        headers = {"Content-Type": "application/x-ndjson"}
+        return self._json("POST", "/v1/labels", headers=headers, content=body(), timeout=900.0)
+
     def ready(self) -> bool:
         """True if the API says it can serve."""
         try:
@@ -173,6 +186,10 @@ def form_of(out: Path) -> str:
 def _path(job_id: str, part: str = "") -> str:
     """Where a job is; an id of other people's making stays one step of it."""
     return f"/v1/jobs/{quote(job_id, safe='', errors='surrogateescape')}{part}"
+
+
+def _item_path(item_id: str, part: str = "") -> str:
+    return f"/v1/items/{quote(item_id, safe='', errors='surrogateescape')}{part}"
 
 
 def _sentences(title: str, detail: str) -> str:

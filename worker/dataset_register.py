@@ -1,0 +1,77 @@
+"""Splits, shows and registers what an import has made of pictures; where they are from is not its business."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from worker.dataset_options import parsed
+
+if TYPE_CHECKING:
+    from db.blobs import LocalBlobs
+    from db.session import Database
+    from ml.importers import Imported
+    from worker.stored_pictures import Gathered
+
+
+@contextmanager
+def opened() -> "Iterator[tuple[Database, LocalBlobs, Path]]":
+    """The system's database, its blob store and its folder of models."""
+    from db.blobs import LocalBlobs
+    from db.session import Database
+    from worker.cli_keys import owners_place
+
+    with owners_place() as where:
+        database = Database(where.database_url, pool_size=3, application_name="tagmill cli")
+        try:
+            yield database, LocalBlobs(where.blob_root), where.model_root
+        finally:
+            database.dispose()
+
+
+def register(
+    database: "Database",
+    blobs: "LocalBlobs",
+    imported: "Imported",
+    root: str,
+    found: Mapping[str, Any],
+    by: str | None,
+    shares: str | None,
+    seed: int,
+    notes: tuple[str, ...] = (),
+) -> None:
+    """Split if asked for, say what was found, keep the manifest."""
+    from ml import splits
+    from worker import dataset_screen, manifests
+
+    made = imported.manifest
+    if shares:
+        made = splits.split(made, imported.hashes, parsed(shares), column=by, seed=seed)
+    leaks = splits.leaks(made.entries, imported.hashes, by)
+    dataset_screen.show(made, imported.report, leaks, notes)
+    counted = {
+        "unreadable": len(imported.report.unreadable),
+        "exact_duplicates": len(imported.report.exact_duplicates),
+        "near_duplicates": len(imported.report.near_duplicates),
+        "conflicts": len(imported.report.conflicts),
+        "leaks": len(leaks),
+    }
+    dataset = manifests.store(database, blobs, made, root, {**found, **counted})
+    typer.echo(f"{dataset.ref}: {dataset.entries} pictures, SHA-256 {dataset.sha256}")
+
+
+def register_stored(
+    database: "Database",
+    blobs: "LocalBlobs",
+    gathered: "Gathered",
+    origin: Mapping[str, Any],
+    by: str | None,
+    shares: str | None,
+    seed: int,
+) -> None:
+    """The same, of pictures in the blob store."""
+    from worker.manifests import IN_STORE
+
+    register(database, blobs, gathered.imported, IN_STORE, origin, by, shares, seed, gathered.notes)
