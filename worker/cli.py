@@ -10,6 +10,7 @@ from worker import (
     cli_drift,
     cli_jobs,
     cli_keys,
+    cli_labels,
     cli_learn,
     cli_models,
     cli_rerun,
@@ -31,6 +32,7 @@ app = typer.Typer(
 cli_roles.register(app)
 cli_jobs.register(app)
 cli_learn.register(app)
+cli_labels.register(app)
 cli_train.register(app)
 app.add_typer(cli_datasets.app, name="datasets", rich_help_panel="Learn")
 app.add_typer(cli_drift.app, name="drift", rich_help_panel="Learn")
