@@ -13,6 +13,7 @@ from torchvision.models import get_model_weights
 from torchvision.models.mobilenetv2 import mobilenet_v2
 from torchvision.ops.misc import Conv2dNormActivation
 
+from ml.card import ONNX
 from ml.errors import ArtifactError
 
 
@@ -120,7 +121,10 @@ def known(name: str) -> str:
 
 
 def build(name: str, num_classes: int) -> nn.Module:
-    """An untrained network in eval mode. Raises ArtifactError('unknown_architecture')."""
+    """An untrained network in eval mode. Raises ArtifactError: unknown_architecture, architecture_not_trainable."""
+    if name == ONNX:
+        what = "a network imported from ONNX or Keras is run as it is, not trained: start from an architecture of ours"
+        raise ArtifactError("architecture_not_trainable", what, field="architecture")
     if name in OWN:
         return OWN[name](num_classes).eval()
     network: nn.Module = torchvision.models.get_model(known(name), weights=None, num_classes=num_classes)

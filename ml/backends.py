@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.fx.proxy import TraceError
 
+from ml import openvino_runtime
 from ml.card import Precision
 from ml.errors import BackendError
 from ml.presets import Preset
@@ -85,7 +86,7 @@ class OpenVinoBackend:
     def __init__(
         self, network: nn.Module, preset: Preset, precision: Precision, *, batch_size: int, threads: int
     ) -> None:
-        import openvino as ov
+        ov = openvino_runtime.openvino()
         from openvino.frontend import GeneralFailure, OpConversionFailure
 
         self.name = f"openvino-{precision}"
@@ -100,7 +101,7 @@ class OpenVinoBackend:
                 "INFERENCE_NUM_THREADS": threads,
                 "PERFORMANCE_HINT": "LATENCY",
                 # Without it OpenVINO takes bf16 wherever the processor has it.
-                "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+                "INFERENCE_PRECISION_HINT": openvino_runtime.HINTS[precision],
             }
             self._request = ov.Core().compile_model(model, "CPU", options).create_infer_request()
         except (RuntimeError, GeneralFailure, OpConversionFailure) as error:
@@ -141,8 +142,8 @@ def choose(
     if family not in get_args(Family):
         raise BackendError("backend_unknown", f"{family!r} is none of {', '.join(get_args(Family))}")
     reference = TorchBackend(network, preset, torch.device("cpu"), "fp32", fused=False)
-    probe = _probe(preset)
-    expected = reference.forward(probe)
+    pictures = probe(preset)
+    expected = reference.forward(pictures)
     refused: dict[str, str] = {}
     for kind, at in _candidates(family, precision, device):
         try:
@@ -150,7 +151,7 @@ def choose(
         except BackendError as error:
             refused[f"{kind}-{at}"] = error.detail
             continue
-        logits = backend.forward(probe.to(device)).cpu()
+        logits = backend.forward(pictures.to(device)).cpu()
         gap = float((scores(logits) - scores(expected)).abs().max())
         relative = float((logits - expected).norm() / expected.norm().clamp(min=1e-12))
         allowed_gap, allowed_relative = TOLERANCE[at]
@@ -203,8 +204,8 @@ def _folded(network: nn.Module) -> nn.Module:
         return deepcopy(network)
 
 
-def _probe(preset: Preset) -> Tensor:
-    """Four made pictures, the same on every machine: soft coloured fields with grain, busy like photos."""
+def probe(preset: Preset) -> Tensor:
+    """Four made pictures as the preset gives them, the same on every machine: soft coloured fields with grain."""
     generator = torch.Generator().manual_seed(20_240_601)
     pictures = []
     for cells in (3, 5, 9, 17):

@@ -17,6 +17,9 @@ Head = Literal["softmax", "sigmoid"]
 Precision = Literal["fp32", "bf16"]
 
 MAX_LABELS = 100_000
+ONNX = "onnx"  # the architecture of a network that came as an ONNX file
+_ONNX_CHOICES = {"layout": ("NCHW", "NHWC"), "channels": ("RGB", "BGR"), "outputs": ("logits", "probabilities")}
+_ONNX_TEXTS = ("format", "original_sha256", "runtimes")
 _IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -39,7 +42,7 @@ class ModelCard:
     `head` maps each label group to its activation. `temperature` divides the logits before it: one for all
     groups, or one per group. `precision` is the lowest one in which the scores still
     hold what the card promises: a backend may compute in more, never in less. `preset` is {"name": …,
-    parameters…}.
+    parameters…}. `onnx` says how an imported network (architecture "onnx") is fed and read: see `ml.onnx_model`.
     """
 
     name: str
@@ -56,6 +59,7 @@ class ModelCard:
     licence: str = "unknown"
     source: str = "unknown"
     parent: str | None = None
+    onnx: Mapping[str, Any] | None = None
 
     @property
     def ref(self) -> str:
@@ -80,6 +84,9 @@ class ModelCard:
         card["labels"] = [{k: v for k, v in asdict(label).items() if v is not None} for label in self.labels]
         for name in ("head", "preset", "metrics"):
             card[name] = dict(card[name])
+        # Left out where there is none: the cards inside older artifacts, and so their digests, have no such field.
+        if card.pop("onnx") is not None:
+            card["onnx"] = dict(self.onnx or {})
         if isinstance(self.temperature, Mapping):
             card["temperature"] = dict(self.temperature)
         return card
@@ -108,6 +115,7 @@ def from_dict(document: object) -> ModelCard:
         licence=_text(document.get("licence", "unknown"), "licence"),
         source=_text(document.get("source", "unknown"), "source"),
         parent=None if document.get("parent") is None else _text(document["parent"], "parent"),
+        onnx=_onnx(document.get("onnx"), document.get("architecture") == ONNX),
     )
 
 
@@ -174,6 +182,29 @@ def _preset(value: object) -> Mapping[str, Any]:
     preset = _object(value, "preset")
     _text(preset.get("name"), "preset.name")
     return MappingProxyType(preset)
+
+
+def _onnx(value: object, imported: bool) -> Mapping[str, Any] | None:
+    """{layout, channels, outputs, batch: pictures at once or null, format, original_sha256, runtimes, gap}."""
+    if (value is not None) != imported:
+        raise _invalid("onnx", f"belongs to the architecture {ONNX!r}, and to no other")
+    if value is None:
+        return None
+    entry = _object(value, "onnx")
+    unknown = set(entry) - {*_ONNX_CHOICES, *_ONNX_TEXTS, "batch", "gap"}
+    if unknown:
+        raise _invalid(f"onnx.{min(unknown)}", "is not a field of an imported network")
+    for name, choices in _ONNX_CHOICES.items():
+        _choice(entry.get(name), f"onnx.{name}", choices)
+    for name in _ONNX_TEXTS:
+        if name in entry:
+            _text(entry[name], f"onnx.{name}")
+    if "gap" in entry:
+        _number(entry["gap"], "onnx.gap")
+    batch = entry.get("batch")
+    if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or not 1 <= batch <= 4096):
+        raise _invalid("onnx.batch", "must be an integer in 1…4096, or null")
+    return MappingProxyType(entry)
 
 
 def _labels(value: object) -> tuple[Label, ...]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ml import architectures
 from ml.artifact import Artifact
+from ml.card import ONNX
 from ml.errors import ArtifactError, DatasetError
 from ml.manifest import Entry, Group, Manifest, named
 
@@ -122,7 +123,7 @@ def network(architecture: str, manifest: Manifest, init: Artifact | Path | None)
     nothing.
 
     The last layer is taken over where a label of the same group and name exists, else it starts small. Raises
-    ArtifactError: weights_invalid, weights_mismatch, unknown_architecture.
+    ArtifactError: weights_invalid, weights_mismatch, unknown_architecture, architecture_not_trainable.
     """
     columns = [(name, label) for name, group in manifest.groups.items() for label in group.labels]
     built = architectures.build(architecture, len(columns))
@@ -131,6 +132,9 @@ def network(architecture: str, manifest: Manifest, init: Artifact | Path | None)
         return built, last
     own: Mapping[tuple[str, str], int] = {}
     if isinstance(init, Artifact):
+        if init.card.architecture == ONNX:
+            what = f"{init.card.ref} was imported from ONNX: it can be run, not trained on"
+            raise ArtifactError("architecture_not_trainable", what)
         if init.card.architecture != architecture:
             what = f"{init.card.ref} is a {init.card.architecture}, not {architecture}"
             raise ArtifactError("weights_mismatch", what)

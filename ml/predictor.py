@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ml import architectures, backends, presets
+from ml import architectures, backends, onnx_model, presets
 from ml.artifact import Artifact
+from ml.backends import Chosen
+from ml.card import ONNX
 from ml.errors import PredictError
 from ml.scores import LabelSet, Scores, Tag
 from ml.working_copy import PrepareError, decode
@@ -103,12 +105,23 @@ class Predictor:
 
     def _ready(self, artifact: Artifact, family: str, threads: int) -> _Loaded:
         card = artifact.card
-        network = architectures.restore(card.architecture, len(card.labels), dict(artifact.state))
         preset = presets.from_card(card.preset)
+        labels = LabelSet(card)
+        chosen = self._choose(artifact, preset, labels, family, threads)
         if preset not in self.presets:
             self.presets.append(preset)
-        labels = LabelSet(card)
-        chosen = backends.choose(
+        return _Loaded(labels, chosen, self.presets.index(preset))
+
+    def _choose(
+        self, artifact: Artifact, preset: presets.Preset, labels: LabelSet, family: str, threads: int
+    ) -> Chosen:
+        card = artifact.card
+        if card.architecture == ONNX:
+            return onnx_model.choose(
+                artifact, preset, labels.activate, family=family, batch_size=self.batch_size, threads=threads
+            )
+        network = architectures.restore(card.architecture, len(card.labels), dict(artifact.state))
+        return backends.choose(
             network,
             preset,
             labels.activate,
@@ -118,7 +131,6 @@ class Predictor:
             batch_size=self.batch_size,
             threads=threads,
         )
-        return _Loaded(labels, chosen, self.presets.index(preset))
 
     def _forward(self, pictures: Sequence[Prepared]) -> list[dict[str, Scores]]:
         batches = [self._upload([picture.inputs[at] for picture in pictures]) for at in range(len(self.presets))]

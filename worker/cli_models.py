@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from worker import cli_model_import
+
 app = typer.Typer(help="List, pull, activate and roll back models.", no_args_is_help=True)
 ACTOR = "cli"
 Ref = Annotated[str, typer.Argument(help="name@version, as in the list.", metavar="NAME@VERSION")]
@@ -68,17 +70,28 @@ def activate(
 ) -> None:
     """Make a version the one that new jobs use. Running jobs keep theirs, and no process needs a restart.
 
-    A version that falls behind the active one in their evaluations on the same data is refused.
+    A version that falls behind the active one in their evaluations on the same data is refused, and so is one whose
+    files are missing or damaged.
     """
-    from db import registry
-    from worker.cli_keys import owners_database
+    from db.session import Database
+    from worker import activation, promotion_margins
+    from worker.cli_keys import owners_place
 
     if force is not None and not force.strip():
         raise typer.BadParameter("say why", param_hint="--force")
+    margins = promotion_margins.configured()
     name, version = parts(ref)
-    with owners_database() as database, database.transaction() as session:
-        model = registry.activate(session, name, version, forced=force, actor=ACTOR)
-        typer.echo(f"{model.ref} is active for {model.task}.")
+    with owners_place() as where:
+        database = Database(where.database_url, pool_size=1)
+        try:
+            model, gate = activation.activate(
+                database, where.model_root, name, version, forced=force, margins=margins, actor=ACTOR
+            )
+        finally:
+            database.dispose()
+    typer.echo(f"{model.ref} is active for {model.task}.")
+    if gate is not None:
+        typer.echo(f"The gate was {gate}.", err=True)
 
 
 @app.command()
@@ -110,8 +123,8 @@ def show(ref: Ref) -> None:
     """Show a version: its card, what it was made from, its evaluations, and what the gate says of it."""
     from rich.console import Console
 
-    from db import datasets, evaluations, registry
-    from worker import model_page
+    from db import datasets, evaluations, registry, shadow
+    from worker import model_page, promotion_margins
     from worker.cli_keys import owners_database
 
     with owners_database() as database, database.transaction() as session:
@@ -122,7 +135,8 @@ def show(ref: Ref) -> None:
             lineage=registry.lineage(session, model),
             evaluated=[(datasets.by_id(session, e.dataset_id).ref, e) for e in evaluations.of_model(session, model.id)],
             current=current,
-            behind=registry.gate(session, model, current),
+            gate=registry.gate(session, model, current, promotion_margins.configured()),
+            shadow=shadow.latest(session, ref),
         )
     Console(highlight=False).print(page)
 
@@ -145,28 +159,7 @@ def export(ref: Ref, to: Annotated[Path, typer.Argument(help="The folder to put 
         typer.echo(model_bundle.export(where.model_root, model.name, model.version, model.sha256, to))
 
 
-@app.command(name="import")
-def import_(
-    source: Annotated[Path, typer.Argument(help="A folder with card.json and model.safetensors.")],
-    activate: Annotated[bool, typer.Option("--activate", help="Make it the one that new jobs use.")] = False,
-) -> None:
-    """Install and register a version from a folder, as a candidate."""
-    from db import registry
-    from db.session import Database
-    from worker import model_bundle
-    from worker.cli_keys import owners_place
-
-    with owners_place() as where:
-        brought = model_bundle.bring(where.model_root, source)
-        database = Database(where.database_url, pool_size=1)
-        try:
-            with database.transaction() as session:
-                model = registry.install_model(session, brought.card, brought.sha256)
-                if activate:
-                    model = registry.activate(session, brought.name, brought.version, actor=ACTOR)
-                typer.echo(f"{model.ref} for {model.task}: {model.state}, in {brought.folder}")
-        finally:
-            database.dispose()
+app.command(name="import")(cli_model_import.import_)
 
 
 def parts(ref: str) -> tuple[str, str]:

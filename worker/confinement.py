@@ -13,9 +13,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
-from worker import seccomp
+from worker import landlock, seccomp
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
@@ -78,6 +79,47 @@ def lock_in(parent: int, memory_bytes: int, cpu_s: int, open_files: int, user: i
     )
 
 
+@dataclass(frozen=True)
+class ReadingWalls:
+    """What stands around a process that may still read files."""
+
+    memory_limit: bool
+    network_namespace: bool
+    no_new_privileges: bool
+    dies_with_parent: bool
+    writes_in_one_folder: bool
+    no_programs: bool
+    no_network: bool
+
+    def as_dict(self) -> dict[str, bool]:
+        return asdict(self)
+
+
+def lock_in_reading(parent: int, memory_bytes: int, cpu_s: int, file_bytes: int, folder: Path) -> ReadingWalls:
+    """The walls for a library that loads its own parts while it works: it may read files, and write under `folder`.
+
+    It keeps its user, whose Python it reads, but no capability. Exits where the parent (a pid) is already gone.
+    """
+    network_namespace = _leave_network()
+    _drop_capabilities()
+    limited = _limit(memory_bytes, cpu_s, 256, threads=True, file_bytes=file_bytes)
+    no_new_privileges = _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(_PR_SET_DUMPABLE, 0)
+    dies_with_parent = _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    writes_in_one_folder = landlock.write_only_under(folder)
+    return ReadingWalls(
+        memory_limit=limited,
+        network_namespace=network_namespace,
+        no_new_privileges=no_new_privileges,
+        dies_with_parent=dies_with_parent,
+        writes_in_one_folder=writes_in_one_folder,
+        no_programs=seccomp.deny(),
+        no_network=network_namespace or _refused(socket.socket),
+    )
+
+
 ANSWERS: Final = 3
 
 
@@ -118,11 +160,11 @@ def _drop_capabilities() -> None:
         _call("capset", ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)()))
 
 
-def _limit(memory_bytes: int, cpu_s: int, open_files: int, threads: bool) -> bool:
+def _limit(memory_bytes: int, cpu_s: int, open_files: int, threads: bool, file_bytes: int = 0) -> bool:
     """Resource limits; True if the memory limit holds. `cpu_s`: of the process's whole life."""
     wanted = {
         "RLIMIT_CORE": 0,
-        "RLIMIT_FSIZE": 0,
+        "RLIMIT_FSIZE": file_bytes,
         "RLIMIT_NOFILE": open_files,
         "RLIMIT_CPU": cpu_s,
         "RLIMIT_AS": memory_bytes,

@@ -37,6 +37,21 @@ _MACHINES: Final = {"x86_64": (0xC000003E, _X86_64), "aarch64": (0xC00000B7, _AA
 _CLONE: Final = {0xC000003E: 56, 0xC00000B7: 220}
 _SET_ROBUST_LIST: Final = {0xC000003E: 273, 0xC00000B7: 99}
 _CLONE3: Final = 435
+# What a converter of models never needs: programs, sockets, other processes, the kernel.
+_DENIED_X86_64: Final = {
+    "socket": 41, "connect": 42, "bind": 49, "socketpair": 53, "fork": 57, "vfork": 58, "execve": 59, "kill": 62,
+    "ptrace": 101, "pivot_root": 155, "chroot": 161, "mount": 165, "init_module": 175, "kexec_load": 246, "keyctl": 250,
+    "perf_event_open": 298, "open_by_handle_at": 304, "process_vm_readv": 310, "process_vm_writev": 311,
+    "finit_module": 313, "bpf": 321, "execveat": 322, "userfaultfd": 323,
+}  # fmt: skip
+_DENIED_AARCH64: Final = {
+    "mount": 40, "pivot_root": 41, "chroot": 51, "kexec_load": 104, "init_module": 105, "ptrace": 117, "kill": 129,
+    "socket": 198, "socketpair": 199, "bind": 200, "connect": 203, "keyctl": 219, "execve": 221, "perf_event_open": 241,
+    "open_by_handle_at": 265, "process_vm_readv": 270, "process_vm_writev": 271, "finit_module": 273, "bpf": 280,
+    "execveat": 281, "userfaultfd": 282,
+}  # fmt: skip
+_DENIED: Final = {0xC000003E: _DENIED_X86_64, 0xC00000B7: _DENIED_AARCH64}
+_IO_URING_SETUP: Final = 425  # opens sockets and files past this filter
 
 
 class _Program(ctypes.Structure):
@@ -54,6 +69,33 @@ def confine(threads: bool = False) -> bool:
     code = program(*machine, threads)
     filters = _Program(len(code) // 8, code)
     libc = ctypes.CDLL(None, use_errno=True)
+    return bool(libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(filters), 0, 0) == 0)
+
+
+def deny() -> bool:
+    """Forbid this process, for good, to start programs, open sockets, signal or trace others. False where it cannot.
+
+    For processes that must still open files; whoever can do without takes `confine`. Needs PR_SET_NO_NEW_PRIVS first.
+    """
+    machine = _MACHINES.get(platform.machine())
+    if not sys.platform.startswith("linux") or machine is None or sys.maxsize < 2**32:
+        return False
+    arch = machine[0]
+    numbers = sorted([*_DENIED[arch].values(), _IO_URING_SETUP])
+    lines = [
+        _line(_LOAD, _ARCH_AT),
+        _line(_EQUAL, arch, on_true=1),
+        _line(_RETURN, _RET_KILL),
+        _line(_LOAD, _NUMBER_AT),
+        # The x32 calls of x86-64 carry bit 30 in their number: none of them is wanted.
+        _line(_ANY_BIT, 1 << 30, on_true=len(numbers) + 1),
+        *(_line(_EQUAL, number, on_true=len(numbers) - at) for at, number in enumerate(numbers)),
+        _line(_RETURN, _RET_ALLOW),
+        _line(_RETURN, _RET_ERRNO | errno.EPERM),
+    ]
+    code = b"".join(lines)
+    libc = ctypes.CDLL(None, use_errno=True)
+    filters = _Program(len(code) // 8, code)
     return bool(libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(filters), 0, 0) == 0)
 
 

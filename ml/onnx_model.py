@@ -1,0 +1,156 @@
+"""An imported ONNX network as an artifact, and as a backend that runs it. Reads no file, imports nothing from outside.
+
+The file's bytes are one tensor of the safetensors weights, so that the one SHA-256 of an artifact pins them together
+with the card; beside them lie the outputs that two runtimes agreed on when it was imported, for a made batch of
+pictures. A backend goes live only if it gives them again.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ml import backends, onnx_format
+from ml.artifact import Artifact
+from ml.card import ModelCard
+from ml.errors import ArtifactError, BackendError
+from ml.openvino_runtime import Array, OnnxOnOpenVino, infer
+from ml.presets import Preset
+
+FAMILIES = ("auto", "openvino")
+_LEAST = 1e-20  # a probability below it cannot be told from it by any score that we report
+_LEAST_SIGMOID = 1e-7  # what float32 can tell from 0, and 1 minus it from 1
+
+
+@dataclass(frozen=True, slots=True)
+class Feeding:
+    """How pictures go into a network and its output comes out; the card's field `onnx` says it."""
+
+    layout: str
+    channels: str
+    outputs: str
+    batch: int | None
+
+    @classmethod
+    def of(cls, card: ModelCard) -> "Feeding":
+        about: Mapping[str, Any] = card.onnx or {}
+        return cls(about["layout"], about["channels"], about["outputs"], about.get("batch"))
+
+    def array(self, preset: Preset, batch: Tensor) -> Array:
+        """A batch as its preset made it → float32, normalised, in the layout of the network, on the CPU."""
+        with torch.inference_mode():
+            ready = preset.normaliser()(batch.cpu())
+            if self.channels == "BGR":
+                ready = ready.flip(1)
+            if self.layout == "NHWC":
+                ready = ready.permute(0, 2, 3, 1)
+            return np.ascontiguousarray(ready.numpy())
+
+    def side(self, size: int, count: int) -> tuple[int, ...]:
+        """The shape of `count` pictures of size × size."""
+        return (count, 3, size, size) if self.layout == "NCHW" else (count, size, size, 3)
+
+
+def pack(data: bytes, probed: Array) -> dict[str, Tensor]:
+    """The weights of the artifact: the ONNX file, and its outputs (float32, N×labels) for `backends.probe`."""
+    return {"onnx": torch.frombuffer(bytearray(data), dtype=torch.uint8), "probe": torch.from_numpy(probed.copy())}
+
+
+def unpack(artifact: Artifact) -> tuple[bytes, Tensor]:
+    """The ONNX file, checked, and the outputs it must give for the probe.
+
+    Raises ArtifactError: weights_mismatch, or the codes of `onnx_format.read`.
+    """
+    state, labels = artifact.state, len(artifact.card.labels)
+    if set(state) != {"onnx", "probe"} or state["onnx"].dtype != torch.uint8 or state["onnx"].dim() != 1:
+        raise ArtifactError("weights_mismatch", f"{artifact.card.ref} holds no ONNX file as we pack it")
+    probed = state["probe"]
+    if probed.dtype != torch.float32 or probed.dim() != 2 or probed.shape[1] != labels:
+        raise ArtifactError("weights_mismatch", f"{artifact.card.ref} has {labels} labels, its probe {probed.shape}")
+    data = state["onnx"].numpy().tobytes()
+    onnx_format.read(data)
+    return data, probed
+
+
+def logits(card: ModelCard, outputs: Tensor) -> Tensor:
+    """The network's outputs (N×labels) as logits: probabilities p become log p, or log p/(1−p) for sigmoid.
+
+    Activation gives back the same probabilities, and a fitted temperature means what it means elsewhere.
+    """
+    if Feeding.of(card).outputs == "logits":
+        return outputs.float()
+    made = torch.empty_like(outputs, dtype=torch.float32)
+    for group, positions in card.groups.items():
+        at = torch.tensor(positions)
+        if card.head[group] == "softmax":
+            made[:, at] = outputs[:, at].clamp(min=_LEAST).log()
+        else:
+            made[:, at] = outputs[:, at].double().clamp(_LEAST_SIGMOID, 1 - _LEAST_SIGMOID).logit().float()
+    return made
+
+
+class OnnxBackend:
+    """OpenVINO on the CPU, in fp32; fixed shape, shorter batches are filled up."""
+
+    name = "openvino-onnx-fp32"
+
+    def __init__(self, card: ModelCard, data: bytes, preset: Preset, *, batch_size: int, threads: int) -> None:
+        self._card, self._preset, self._feeding = card, preset, Feeding.of(card)
+        self._batch_size = self._feeding.batch or batch_size
+        shape = self._feeding.side(preset.size, self._batch_size)
+        self._request = OnnxOnOpenVino().compile(data, shape, precision=card.precision, threads=threads)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        parts = []
+        for part in torch.split(batch, self._batch_size):
+            full = F.pad(part, (0, 0, 0, 0, 0, 0, 0, self._batch_size - len(part)))
+            outputs = infer(self._request, self._feeding.array(self._preset, full))
+            parts.append(torch.from_numpy(outputs)[: len(part)])
+        return logits(self._card, torch.cat(parts)).to(batch.device)
+
+
+def choose(
+    artifact: Artifact,
+    preset: Preset,
+    scores: Callable[[Tensor], Tensor],
+    *,
+    family: str = "auto",
+    batch_size: int,
+    threads: int,
+) -> backends.Chosen:
+    """The backend for an imported network, if its scores for the probe are those of the import.
+
+    `scores` turns logits into scores. On a machine with CUDA it runs on the CPU as well. Raises ArtifactError, and
+    BackendError: backend_unavailable, backend_disagrees.
+    """
+    card = artifact.card
+    if family not in FAMILIES:
+        what = f"{card.ref} was imported from ONNX: it runs on {' or '.join(FAMILIES)}, not on {family!r}"
+        raise BackendError("backend_unavailable", what)
+    data, probed = unpack(artifact)
+    backend = OnnxBackend(card, data, preset, batch_size=batch_size, threads=threads)
+    found, expected = backend.forward(backends.probe(preset)), logits(card, probed)
+    if found.shape != expected.shape:
+        what = f"{card.ref} gives {tuple(found.shape)} for the probe, expected {tuple(expected.shape)}"
+        raise BackendError("backend_disagrees", what)
+    gap, relative, near = compare(card, scores, found, expected)
+    if not near:
+        what = f"{card.ref} on {backend.name}: scores differ by {gap:.2g}, logits by {relative:.2g} from its import"
+        raise BackendError("backend_disagrees", what)
+    return backends.Chosen(backend, gap)
+
+
+def compare(
+    card: ModelCard, scores: Callable[[Tensor], Tensor], found: Tensor, expected: Tensor
+) -> tuple[float, float, bool]:
+    """(largest difference of a score, relative difference of the logits, whether that is as near as fp32 must be)."""
+    gap = float((scores(found) - scores(expected)).abs().max())
+    relative = float((found - expected).norm() / expected.norm().clamp(min=1e-12))
+    allowed_gap, allowed_relative = backends.TOLERANCE["fp32"]
+    # Logits made of probabilities near 0 and 1 magnify what no score shows. A NaN is never near.
+    magnified = Feeding.of(card).outputs == "probabilities"
+    return gap, relative, gap <= allowed_gap and (relative <= allowed_relative or magnified)
