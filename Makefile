@@ -18,6 +18,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 IMAGES ?=
+PHOTOS ?=
 N ?= 200
 ARGS ?=
 BENCH ?= line
@@ -29,8 +30,8 @@ help: ## Show this list
 	@echo
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-demo: $(RUN_STAMP) ## Run the whole system on some pictures and stop (IMAGES=folder for yours, N=how many)
-	@$(BIN)/tagmill demo --count $(N) $(if $(IMAGES),--images "$(IMAGES)")
+demo: $(RUN_STAMP) ## Run the whole system on some pictures and stop (IMAGES=folder or PHOTOS=public, N=how many)
+	@$(BIN)/tagmill demo --count $(N) $(if $(IMAGES),--images "$(IMAGES)") $(if $(filter-out public,$(PHOTOS)),$(error PHOTOS=public is all that PHOTOS can be; for photos of yours: IMAGES=folder))$(if $(PHOTOS),--public)
 
 up: $(RUN_STAMP) ## Run the whole system until Ctrl-C (ARGS="--port 9000")
 	@exec $(BIN)/tagmill up $(ARGS)

@@ -73,12 +73,22 @@ def up(
 def demo(
     images: Annotated[Path | None, typer.Option(help="A folder of your own pictures.")] = None,
     count: Annotated[int, typer.Option(min=1, help="How many pictures at most.")] = 200,
+    public: Annotated[bool, typer.Option("--public", help="Fetch public photos of clothes from GitHub (CC0).")] = False,
+    mirror: Annotated[str | None, typer.Option(help="With --public: the URL of a folder with the same photos.")] = None,
 ) -> None:
-    """Run everything on some pictures, show the results, and stop. Its data is in .tagmill/demo."""
+    """Run everything on some pictures, show the results, and stop. Its data is in .tagmill/demo.
+
+    Without options the pictures are the photos beside the checkout, if there are any, else drawings of its own.
+    """
     from worker import demo as show
+    from worker import public_photos
     from worker.home import Home
 
-    show.run(images, count, Home(Path(".tagmill") / "demo"))
+    if images is not None and public:
+        raise typer.BadParameter("choose one of --images and --public", param_hint="--public")
+    if mirror and not public:
+        raise typer.BadParameter("is for --public", param_hint="--mirror")
+    show.run(images, count, Home(Path(".tagmill") / "demo"), public=(mirror or public_photos.BASE) if public else None)
 
 
 def _stop_on_signals() -> None:

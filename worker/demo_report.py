@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -11,17 +12,27 @@ from worker.live import span
 from worker.screen import plain
 
 SHOWN = 20
+WIDE = 100  # columns
 _VERDICTS = {"approve": "[green]approve[/]", "review": "[yellow]review[/]", "reject": "[red]reject[/]"}
 
 
 def show(screen: Console, job: dict[str, Any], items: list[dict[str, Any]], seconds: float) -> None:
     """The table and the totals. ``items`` are result rows; ``seconds`` is the whole time from submit to the end."""
     step = max(1, len(items) // SHOWN)
+    wide = screen.width >= WIDE
     table = Table(
-        "picture", "tags", "verdict", "why", header_style="bold", title="Some of the results", title_justify="left"
+        box=SIMPLE_HEAD, pad_edge=False, header_style="bold", title="Some of the results", title_justify="left"
     )
+    table.add_column("picture", no_wrap=True)
+    table.add_column("tags")
+    table.add_column("colours")
+    table.add_column("verdict", no_wrap=True)
+    if wide:
+        table.add_column("why", no_wrap=True)
     for item in items[::step][:SHOWN]:
-        table.add_row(plain(short(item["id"])), tags(item), *verdict(item))
+        said, why = verdict(item)
+        name = plain(short(item["id"], 28 if wide else 24))
+        table.add_row(name, tags(item, 3 if wide else 2), colours(item), said, *([why] if wide else []))
     screen.print(table)
     outcomes = job["progress"]["outcomes"]
     done = outcomes.get("done", 0)
@@ -46,10 +57,35 @@ def short(name: str, length: int = 24) -> str:
     return name if len(name) <= length else f"{name[: length - 11]}…{name[-10:]}"
 
 
-def tags(item: dict[str, Any]) -> str:
-    """The three best tags with their scores."""
-    best = sorted(item["tags"] or [], key=lambda tag: -float(tag["score"]))[:3]
-    return ", ".join(f"{plain(tag['label'])} [dim]{tag['score']:.2f}[/]" for tag in best) or "[dim]–[/]"
+def tags(item: dict[str, Any], most: int = 3) -> str:
+    """The best tags with their scores, then the attributes (labels that are a group of their own, such as kids)."""
+    best = sorted(item["tags"] or [], key=lambda tag: (_attribute(tag), -float(tag["score"])))
+    kept = [tag for tag in best if not _attribute(tag)][:most] + [tag for tag in best if _attribute(tag)]
+    return ", ".join(f"{plain(tag['label'])} [dim]{tag['score']:.2f}[/]" for tag in kept) or "[dim]–[/]"
+
+
+def _attribute(tag: dict[str, Any]) -> bool:
+    return bool(tag["label"] == tag["group"])
+
+
+def colours(item: dict[str, Any]) -> str:
+    """The two colours that cover most of the picture."""
+    found = (item.get("facts") or {}).get("colours") or []
+    return ", ".join(plain(colour["name"]) for colour in found[:2]) or "[dim]–[/]"
+
+
+def agreement(screen: Console, items: list[dict[str, Any]], labels: dict[str, str], agreed: str) -> None:
+    """In how many of the pictures whose label is known the best tag is that label; nothing if none is."""
+    judged = [item for item in items if item["id"] in labels and item["tags"]]
+    if not judged:
+        return
+    right = sum(_best(item) == labels[item["id"]] for item in judged)
+    screen.print(f"[bold]{right} of {len(judged)}[/] {agreed}")
+
+
+def _best(item: dict[str, Any]) -> str | None:
+    own = [tag for tag in item["tags"] if not _attribute(tag)]
+    return max(own, key=lambda tag: float(tag["score"]))["label"] if own else None
 
 
 def verdict(item: dict[str, Any]) -> tuple[str, str]:

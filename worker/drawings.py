@@ -1,45 +1,53 @@
-"""Pictures that the demo draws itself where there are no photos: garments in many colours, marked as such."""
+"""Pictures that the demo draws itself where there are no photos: garments as they lie on a bed or a floor, marked as
+drawings in the picture and in the file's name, which says what was drawn too."""
 
-from collections.abc import Iterator
-from itertools import islice
+import os
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 from pathlib import Path
+from random import Random
 
-from PIL import Image, ImageDraw
+from worker import drawing_bottoms as bottoms
+from worker import drawing_scene
+from worker import drawing_tops as tops
+from worker.drawing_cloth import COLOURS, DENIM
+from worker.drawing_parts import Garment
+from worker.drawing_scene import SIZE
 
-COLOURS = {
-    "red": "#c62828", "orange": "#ef6c00", "yellow": "#f9c80e", "green": "#2e7d32", "teal": "#00897b",
-    "blue": "#1565c0", "purple": "#6a1b9a", "pink": "#d81b60", "brown": "#6d4c41", "grey": "#757575",
-    "black": "#212121", "white": "#fafafa",
+__all__ = ["GARMENTS", "SIZE", "draw", "drawn"]
+
+SEED = 1
+# By the names that the clothing tagger gives them.
+GARMENTS: dict[str, Callable[[Random], Garment]] = {
+    "T-Shirt": tops.t_shirt, "Pants": bottoms.pants, "Longsleeve": tops.longsleeve, "Dress": tops.dress,
+    "Shirt": tops.shirt, "Shorts": bottoms.shorts, "Shoes": bottoms.shoes, "Hat": bottoms.hat, "Skirt": bottoms.skirt,
+    "Undershirt": tops.undershirt, "Polo": tops.polo,
 }  # fmt: skip
-_SHIRT = ((30, 20), (42, 15), (50, 22), (58, 15), (70, 20), (90, 40), (78, 52), (70, 44), (70, 88), (30, 88), (30, 44),
-          (22, 52), (10, 40))  # fmt: skip
-_TROUSERS = ((32, 10), (68, 10), (74, 92), (56, 92), (50, 38), (44, 92), (26, 92))
-_DRESS = ((40, 8), (46, 16), (54, 16), (60, 8), (62, 40), (82, 92), (18, 92), (38, 40))
-_HAT = ((30, 60), (34, 28), (66, 28), (70, 60), (94, 66), (94, 72), (6, 72), (6, 66))
-_SHOE = ((10, 40), (34, 36), (44, 52), (84, 60), (92, 72), (92, 80), (10, 80))
-SHAPES = {"shirt": _SHIRT, "trousers": _TROUSERS, "dress": _DRESS, "hat": _HAT, "shoe": _SHOE}
-SIDE = 480
+_NAME = re.compile(r"drawing-(.+)-\d+\.jpg")
 
 
-def draw(folder: Path, count: int) -> list[Path]:
-    """Draw up to ``count`` PNGs of 480 × 480 pixels into the folder; there are 60 different ones at most."""
+def draw(folder: Path, count: int, seed: int = SEED) -> list[Path]:
+    """Draw ``count`` different JPEGs of 480 × 640 pixels into the folder: each kind of garment in turn."""
     folder.mkdir(parents=True, exist_ok=True)
-    return list(islice(_drawn(folder), count))
+    numbered = zip(range(1, count + 1), cycle(GARMENTS))
+    # Pillow leaves the interpreter to others while it works; each drawing has random numbers of its own.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda pair: _one(folder, seed, *pair), numbered))
 
 
-def _drawn(folder: Path) -> Iterator[Path]:
-    for number, (colour, paint) in enumerate(COLOURS.items()):
-        for shape, outline in SHAPES.items():
-            path = folder / f"drawing-{colour}-{shape}.png"
-            _one(outline, paint, shade=200 + 4 * number).save(path)
-            yield path
+def drawn(name: str) -> str | None:
+    """What a drawing of that file name shows; None for any other name."""
+    found = _NAME.fullmatch(name)
+    return found[1] if found else None
 
 
-def _one(outline: tuple[tuple[int, int], ...], paint: str, *, shade: int) -> Image.Image:
-    # Drawn large and shrunk: edges are smooth without a drawing library.
-    large = Image.new("RGB", (2 * SIDE, 2 * SIDE), (shade, shade, min(255, shade + 8)))
-    pen = ImageDraw.Draw(large)
-    scale = 2 * SIDE / 100
-    pen.polygon([(x * scale, y * scale) for x, y in outline], fill=paint, outline="#333333", width=10)
-    pen.text((24, 2 * SIDE - 60), "drawing", fill="#555555", font_size=36)
-    return large.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+def _one(folder: Path, seed: int, number: int, label: str) -> Path:
+    random = Random(f"{seed}/{number}")
+    garment = GARMENTS[label](random)
+    pattern = random.choice(garment.patterns)
+    paint = random.choice(DENIM if pattern == "denim" else tuple(COLOURS.values()))
+    path = folder / f"drawing-{label}-{number:03}.jpg"
+    drawing_scene.picture(random, garment, paint, pattern).save(path, quality=90)
+    return path

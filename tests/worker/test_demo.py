@@ -1,18 +1,21 @@
 """The demo from start to end: exit code 0, every picture shown, nothing left running, no foreign settings."""
 
+import io
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from ml import shipped_models
 from ml.artifact import load, save
 from ml.tiny import make_tiny
 from tests.worker import processes
 from tests.worker.test_up import clean_environment
-from worker import demo, demo_models, demo_report
+from worker import demo_models, demo_pictures, demo_report, drawings
 from worker.client import ClientError
 from worker.drawings import draw
 from worker.home import Home
@@ -40,7 +43,7 @@ def test_the_demo_runs_and_stops_cleanly(tmp_path: Path) -> None:
     assert "4 review" in ended.stdout
     assert "(tags): from the project itself" in ended.stdout
     assert "no nsfwjs-mobilenet_v2" in ended.stdout
-    assert ended.stdout.count("drawing-red-") == 4
+    assert ended.stdout.count("drawing-") == 4
     assert processes.left(tmp_path, 2) == {}
     assert not (tmp_path / "elsewhere").exists()
 
@@ -78,22 +81,50 @@ def test_without_any_source_there_are_tags_and_no_moderation(
 
 
 def test_pictures_are_the_users_else_photos_else_drawings(tmp_path: Path) -> None:
-    home, shared = Home(tmp_path / "home"), tmp_path / "shared"
-    drawn = demo.choose(None, 7, home, shared)
-    assert len(drawn.paths) == 7
-    assert "drawn by the demo itself" in drawn.origin
+    home, shared, said = Home(tmp_path / "home"), tmp_path / "shared", list[str]()
+
+    def choose(images: Path | None, count: int) -> demo_pictures.Pictures:
+        return demo_pictures.choose(images, count, home, shared, public=None, say=said.append)
+
+    drawn = choose(None, 7)
+    assert (drawn.count, drawn.origin) == (7, "drawings, made by the demo itself; no photos")
+    assert drawn.labels == {path.name: drawings.drawn(path.name) for path in drawn.paths}
+    assert "PHOTOS=public" in " ".join(said)
     photos = draw(shared / "data" / "clothing", 10)
-    assert demo.choose(None, 4, home, shared).paths == [photos_sorted(photos)[n] for n in (0, 2, 5, 7)]
+    assert choose(None, 4).paths == [sorted(photos)[n] for n in (0, 2, 5, 7)]
     own = draw(tmp_path / "own", 2)
-    assert demo.choose(tmp_path / "own", 200, home, shared).paths == photos_sorted(own)
+    assert choose(tmp_path / "own", 200).paths == sorted(own)
     (tmp_path / "empty").mkdir()
     for folder in ("empty", "gone"):
         with pytest.raises(ClientError, match=folder):
-            demo.choose(tmp_path / folder, 200, home, shared)
+            choose(tmp_path / folder, 200)
 
 
-def photos_sorted(paths: list[Path]) -> list[Path]:
-    return sorted(paths)
+def test_the_table_shows_tags_then_attributes_and_colours_and_fits() -> None:
+    item = {
+        "id": "drawing-Undershirt-010.jpg",
+        "outcome": "done",
+        "tags": [
+            {"label": "kids", "group": "kids", "score": 0.97},
+            *({"label": name, "group": "category", "score": score} for name, score in
+              (("Polo", 0.06), ("Undershirt", 0.81), ("Top", 0.08), ("Dress", 0.05))),
+        ],
+        "facts": {"colours": [{"name": "navy"}, {"name": "white"}, {"name": "red"}]},
+        "moderation": {"verdict": "review", "scores": {"Sexy": 0.7}, "reasons": []},
+    }  # fmt: skip
+    job = {"progress": {"outcomes": {"done": 1}, "codes": {}}, "total": 1, "models": {"tags": "clothing@1"}}
+    assert re.sub(r"\[.*?]", "", demo_report.tags(item, 2)) == "Undershirt 0.81, Top 0.08, kids 0.97"
+    for width in (80, 120):
+        screen = Console(width=width, record=True, file=io.StringIO())
+        demo_report.show(screen, job, [item], 1.0)
+        demo_report.agreement(screen, [item], {item["id"]: "Undershirt"}, "drawings tagged as what was drawn")
+        shown = screen.export_text()
+        assert all(tag in shown for tag in ("Undershirt 0.81", "Top 0.08", "kids 0.97", "review"))
+        assert ("Polo" in shown) is (width == 120)
+        assert "navy, white" in shown
+        assert "1 of 1 drawings tagged as what was drawn" in shown
+        assert ("Sexy 0.70" in shown) is (width == 120)
+        assert max(map(len, shown.splitlines())) <= width
 
 
 def test_a_failed_picture_shows_its_code() -> None:
