@@ -32,7 +32,7 @@ REMEMBERED = 4096
 RECORDS_AHEAD = 3
 
 # What inference says of one picture, in the words of db/codes.py.
-_CODES = {
+CODES = {
     "unreadable": "blob_missing",
     "not_a_working_copy": "blob_altered",
     "corrupt_working_copy": "blob_altered",
@@ -131,7 +131,7 @@ class Stream:
             works = self._waiting.pop(key)
             if isinstance(result, batcher.Failure):
                 for work in works:
-                    work.fail(key[1], _CODES.get(result.code, result.code), result.detail)
+                    work.fail(key[1], CODES.get(result.code, result.code), result.detail)
             else:
                 analyses = {scores.model: verdicts.stored(scores) for scores in result.values()}
                 self._seen[key] = analyses

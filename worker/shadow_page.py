@@ -42,14 +42,17 @@ def agreed(run: "ShadowRun") -> str:
 
 def line(run: "ShadowRun") -> str:
     """A run in one line."""
-    return f"{status(run)} with {plain(run.against)}" + (f"; same best label: {agreed(run)}" if run.compared else "")
+    same = f"; same best label: {agreed(run)}" if run.compared else ""
+    return f"against {plain(run.against)}: {status(run)}{same}"
 
 
 def listed(runs: Sequence["ShadowRun"]) -> "RenderableType":
     """A table of runs."""
-    table = _table("model", "against", "share", "same best label", "state")
+    table = _table("model", "started", "share", "what")
     for run in runs:
-        table.add_row(plain(run.model), plain(run.against), f"{run.share:.4g}", agreed(run), status(run))
+        table.add_row(plain(run.model), f"{run.created_at:%Y-%m-%d %H:%M}", f"{run.share:.4g}", line(run))
+    table.columns[0].overflow = "fold"
+    table.columns[0].min_width = 20
     return table
 
 
@@ -136,7 +139,7 @@ def _examples(document: Mapping[str, Any]) -> list["RenderableType"]:
     for example in document["examples"][:SHOWN]:
         sides = [f"{plain(side['label'])} {side['score']:.2f}" for side in (example["active"], example["candidate"])]
         table.add_row(example["item"], example["sha256"][:12], *sides)
-    table.columns[0].no_wrap = True
+    table.columns[0].no_wrap = True  # to be copied
     return ["", table]
 
 

@@ -21,6 +21,7 @@ from ml.errors import ModelError
 from ml.predictor import Predictor
 from ml.scores import Scores
 from worker import verdicts
+from worker.infer_stream import CODES
 
 Read = Callable[[SamplePicture], bytes]
 # What a network may raise on a batch: of torch and of the device come RuntimeError, ValueError and MemoryError.
@@ -73,7 +74,7 @@ class Models:
         for n, picture in enumerate(pictures):
             if n in failed:
                 side, failure = failed[n]
-                outcome.compared.append(Compared(picture, side=side, code=failure.code))
+                outcome.compared.append(Compared(picture, side=side, code=CODES.get(failure.code, failure.code)))
         whole = [(pictures[n], _scores(active[n]), _scores(candidate[n])) for n in data if n not in failed]
         for picture, of_active, of_candidate in whole:
             outcome.compared.append(Compared(picture, _rounded(of_active), _rounded(of_candidate)))
