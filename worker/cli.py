@@ -15,6 +15,8 @@ from worker import (
     cli_models,
     cli_rerun,
     cli_roles,
+    cli_shadow,
+    cli_suggest,
     cli_train,
 )
 
@@ -34,11 +36,13 @@ cli_jobs.register(app)
 cli_learn.register(app)
 cli_labels.register(app)
 cli_train.register(app)
+cli_suggest.register(cli_datasets.app)
 app.add_typer(cli_datasets.app, name="datasets", rich_help_panel="Learn")
 app.add_typer(cli_drift.app, name="drift", rich_help_panel="Learn")
 app.add_typer(cli_keys.app, name="keys", rich_help_panel="Administer")
 app.add_typer(cli_models.app, name="models", rich_help_panel="Administer")
 app.add_typer(cli_rerun.app, name="rerun", rich_help_panel="Administer")
+app.add_typer(cli_shadow.app, name="shadow", rich_help_panel="Administer")
 cli_doctor.register(app)
 
 

@@ -3,10 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from worker import shadow_page
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from db.promotion import Shortfall
+    from db.learning_tables import ShadowRun
+    from db.promotion import Gate
     from db.tables import Evaluation, ModelVersion
 
 SHOWN = 30
@@ -18,9 +21,10 @@ def render(
     lineage: Sequence[str],
     evaluated: Sequence[tuple[str, "Evaluation"]],
     current: "ModelVersion | None",
-    behind: Sequence["Shortfall"],
+    gate: "Gate",
+    shadow: "ShadowRun | None" = None,
 ) -> "RenderableType":
-    """The card, the line of parents, the evaluations, and whether the gate is open."""
+    """The card, the line of parents, the evaluations, whether the gate is open, and the newest shadow run."""
     from rich.console import Group
     from rich.markup import escape
     from rich.table import Table
@@ -39,8 +43,10 @@ def render(
     table.add_row("source", escape(str(card.get("source", "unknown"))))
     table.add_row("data", str(card.get("data_manifest_sha256") or "unknown"))
     table.add_row("made from", " ← ".join(map(escape, lineage)) or "nothing known")
-    table.add_row("gate", _gate(model, current, behind))
-    shortfalls = [f"  [yellow]{escape(str(shortfall))}[/]" for shortfall in behind[:SHOWN]]
+    table.add_row("gate", _gate(model, current, gate))
+    if shadow is not None:
+        table.add_row("shadow run", shadow_page.line(shadow))
+    shortfalls = [f"  [yellow]{escape(str(shortfall))}[/]" for shortfall in gate.behind[:SHOWN]]
     return Group(table, *shortfalls, *(_evaluation(name, evaluation) for name, evaluation in evaluated))
 
 
@@ -80,12 +86,12 @@ def _leaves(figures: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, s
             yield name, f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _gate(model: "ModelVersion", current: "ModelVersion | None", behind: Sequence["Shortfall"]) -> str:
+def _gate(model: "ModelVersion", current: "ModelVersion | None", gate: "Gate") -> str:
+    from rich.markup import escape
+
     if current is not None and current.id == model.id:
         return "it is the active version"
-    if behind:
-        return f"[yellow]closed[/]: behind {current.ref if current else '?'} in {len(behind)} metrics"
-    return "[green]open[/]"
+    return f"[{'green' if gate.open else 'yellow'}]{escape(str(gate))}[/]"
 
 
 def _evaluation(name: str, evaluation: "Evaluation") -> "RenderableType":
