@@ -7,7 +7,22 @@ from importlib.metadata import version
 from flask import Flask, Response, g, request
 from prometheus_client import CollectorRegistry
 
-from api import docs, drift, errors, events, health, items, jobs, labels, metrics, openapi, products, results, submit
+from api import (
+    docs,
+    drift,
+    errors,
+    events,
+    health,
+    items,
+    jobs,
+    labels,
+    metrics,
+    openapi,
+    products,
+    results,
+    submit,
+    training,
+)
 from api.routing import House, Routes, attach
 from api.seats import Seats
 from api.settings import ApiSettings
@@ -25,7 +40,9 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 # `submit`, `events` and `results` add to the routes of the resource they belong to.
-ROUTES: tuple[Routes, ...] = (jobs.routes, items.routes, labels.routes, products.routes, drift.routes, health.routes)
+ROUTES: tuple[Routes, ...] = (
+    *(jobs.routes, items.routes, labels.routes, products.routes, drift.routes, training.routes, health.routes),
+)
 _ADDED = (submit, events, results)
 
 

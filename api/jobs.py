@@ -1,24 +1,20 @@
 """Jobs: list, read, cancel, retry. Submitting is in `api.submit`, their rows in `api.items` and `api.results`."""
 
-from typing import Any
 from uuid import UUID
 
-from flask import Response, request
+from flask import Response
 from pydantic import Field, ValidationError
 
 from api import paging
 from api.answers import json_answer
-from api.bodies import decode
 from api.errors import Fault, Problem, faults_of
 from api.routing import Answer, Call, Parameters, Routes
 from api.schemas import JobOut, JobsPage, JobState, ProgressOut, RetryIn, RetryOut, StageOut
-from api.spool import pieces
+from api.small_body import small_json
 from db import jobs, retries
 from db.codes import CODES
 from db.progress import Progress, progress
 from db.tables import Job
-
-MAX_SMALL_BODY = 64 * 1024
 
 routes = Routes("jobs", "Submit pictures, follow the work, cancel it, try failures again.")
 
@@ -152,7 +148,7 @@ def _actor(call: Call) -> str:
 
 
 def _codes(call: Call, query: RetryQuery) -> list[str] | None:
-    body = _small_json(call)
+    body, _ = small_json(call)
     if body is not None and query.only is not None:
         raise Problem("invalid_parameter", "Give `only` in the query or in the body, not in both.")
     if body is None:
@@ -167,21 +163,3 @@ def _codes(call: Call, query: RetryQuery) -> list[str] | None:
         problem = "invalid_parameter" if body is None else "invalid_body"
         raise Problem(problem, "There is no such code.", [Fault("invalid_value", "Unknown code.", field="only")])
     return given
-
-
-def _small_json(call: Call) -> Any:
-    """The JSON value of a small body, or None when there is no body."""
-    data = b"".join(pieces(request, call.settings, MAX_SMALL_BODY))
-    if not data.strip():
-        return None
-    if request.mimetype != "application/json":
-        raise Problem("unsupported_media_type", "Send application/json.")
-    try:
-        text = data.decode().strip()
-        value, end = decode(text)
-        if end != len(text):
-            raise ValueError("text after the value")
-    except ValueError as error:
-        why = "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
-        raise Problem("invalid_json", f"The body is not JSON: {why}.") from None
-    return value

@@ -35,6 +35,16 @@ def job_of(cursor: str) -> UUID:
     return UUID(bytes=_decode(b"j", 16, cursor))
 
 
+def after_run(run_id: UUID) -> str:
+    """The cursor behind this run in a list of training runs."""
+    return _encode(b"t", run_id.bytes)
+
+
+def run_of(cursor: str) -> UUID:
+    """The run that `after_run` was given; Problem `invalid_cursor`."""
+    return UUID(bytes=_decode(b"t", 16, cursor))
+
+
 def after_item(job_id: UUID, seq: int) -> str:
     """The cursor behind item `seq` of this job."""
     return _encode(b"i", job_id.bytes + seq.to_bytes(4, "big"))

@@ -1,7 +1,6 @@
 """POST /v1/jobs: five content types, one transaction. The body is complete and on disk before that begins."""
 
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +18,11 @@ from api.jobs import links, routes
 from api.json_body import JsonJob
 from api.routing import Answer, Call, Parameters
 from api.schemas import JobAccepted, JobIn, JobOptions, Lane, SkippedOut
+from api.small_body import IDEMPOTENCY_HEADER, idempotency_key, replayed
 from api.spool import spooled
 from db import idempotency, jobs
 from db.jobs import JobSpec, NewItem
 
-_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _TEXT: Final = {"type": "string"}
 _BINARY: Final = {"type": "string", "contentMediaType": "application/octet-stream"}
 _FORM: Final = {
@@ -152,7 +151,7 @@ _READERS: Final = {
     scope="jobs:write",
     summary="Submit a job",
     query=SubmitQuery,
-    headers={"Idempotency-Key": "Up to 255 visible ASCII characters; kept for at least 24 hours."},
+    headers=IDEMPOTENCY_HEADER,
     body={
         "application/json": JobIn,
         "application/x-ndjson": _TEXT,
@@ -188,7 +187,7 @@ def create(call: Call, query: SubmitQuery) -> Response:
     With an `Idempotency-Key`, the same request again gives the same answer and no second job; another request with
     the same key is refused.
     """
-    key = _idempotency_key(request)
+    key = idempotency_key(request)
     reader = _READERS.get(request.mimetype)
     if reader is None:
         raise Problem("unsupported_media_type", f"Send one of {', '.join(_READERS)}.")
@@ -205,7 +204,7 @@ def _answered(call: Call, batch: Batch, key: str) -> Response | None:
     """The stored answer of an earlier request with this key."""
     with call.transaction() as session:
         stored = idempotency.begin(session, call.account_id, key)
-    return None if stored is None else _replay(stored, batch.request_hash())
+    return None if stored is None else replayed(stored, batch.request_hash())
 
 
 def _record(call: Call, batch: Batch, key: str | None) -> Response:
@@ -215,7 +214,7 @@ def _record(call: Call, batch: Batch, key: str | None) -> Response:
         if key is not None:
             stored = idempotency.begin(session, call.account_id, key)
             if stored is not None:
-                return _replay(stored, fingerprint)
+                return replayed(stored, fingerprint)
         job = jobs.submit(
             session,
             call.account_id,
@@ -232,17 +231,3 @@ def _record(call: Call, batch: Batch, key: str | None) -> Response:
         if key is not None:
             idempotency.store(session, call.account_id, key, fingerprint, 202, answer, url)
     return json_answer(answer, 202, {"Location": url}, sort=True)
-
-
-def _replay(stored: idempotency.Stored, fingerprint: bytes) -> Response:
-    if stored.request_hash != fingerprint:
-        raise Problem("idempotency_key_reused", "The first request with this key was another one; take a new key.")
-    headers = {"Idempotent-Replayed": "true"} | ({"Location": stored.location} if stored.location else {})
-    return json_answer(stored.response, stored.status, headers, sort=True)
-
-
-def _idempotency_key(sent: Request) -> str | None:
-    key = sent.headers.get("Idempotency-Key")
-    if key is not None and not _KEY.fullmatch(key):
-        raise Problem("invalid_idempotency_key", "1 to 255 visible ASCII characters, no space.")
-    return key

@@ -10,7 +10,7 @@ Every time is the database's `now()`. A run that was claimed MAX_ATTEMPTS times 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from db import audit
 from db.errors import Conflict, LeaseLost, NotFound
 from db.ids import uuid7
-from db.tables import TrainingRun
+from db.tables import Dataset, TrainingRun
 
 MAX_ATTEMPTS: Final = 3
 
@@ -188,6 +188,12 @@ def page(session: Session, *, state: str | None, before: UUID | None, limit: int
     if before is not None:
         query = query.where(TrainingRun.id < before)
     return list(session.scalars(query))
+
+
+def dataset_refs(session: Session, runs: Sequence[TrainingRun]) -> dict[int, str]:
+    """The datasets of these runs by id, as name@version."""
+    found = session.scalars(select(Dataset).where(Dataset.id.in_({run.dataset_id for run in runs})))
+    return {dataset.id: dataset.ref for dataset in found}
 
 
 def newest(session: Session, limit: int = 20) -> list[TrainingRun]:

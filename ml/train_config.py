@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from ml.card import Precision
 from ml.errors import TrainingError
 from ml.presets import ImagenetPreset, WholePreset
 
+_IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # as ml.card has it
 # Came later: at their defaults they mean what their absence meant, also to the checkpoints of then.
 _LATER: dict[str, Any] = {"devices": 1, "plain_epochs": 0}
 _ONLY_IN_CARD = {"name", "version", "licence", "source", "taxonomy", "half_weights", "serve_precision"}
@@ -83,6 +85,10 @@ class TrainConfig:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
+        for name in ("name", "version"):
+            # Else the card would be refused when all the work is done.
+            what = "must be lower-case letters, digits, dots, - and _, 64 at most, beginning with a letter or digit"
+            self._require(_IDENTIFIER.fullmatch(getattr(self, name)) is not None, name, what)
         whole = ("size", "batch_size", "accumulation", "workers", "cache_side", "checkpoint_steps", "devices")
         for name in whole:
             self._require(getattr(self, name) >= 1, name, "must be at least 1")

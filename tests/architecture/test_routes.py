@@ -17,7 +17,8 @@ from tests.architecture.pages import generator, table
 from tests.conftest import TestAccount
 
 PUBLIC = {"/healthz", "/readyz", "/openapi.json", "/docs", "/docs.css"}
-SAMPLE = {"uuid:job_id": "01890000-0000-7000-8000-000000000000", "item_id": "x-1", "path:product_id": "x"}
+_ID = "01890000-0000-7000-8000-000000000000"
+SAMPLE = {"uuid:job_id": _ID, "uuid:run_id": _ID, "item_id": "x-1", "path:product_id": "x"}
 
 
 @pytest.fixture
