@@ -40,8 +40,9 @@ class BaselineOut(BaseModel):
 
 
 class MeasureOut(BaseModel):
-    """One comparison: of the scores' histogram (`value` is the population stability index) or of how often a label is
-    given (`value` is the difference of `live` and `base`, in `low`…`high`)."""
+    """One comparison: of the scores' histogram (`value` is the population stability index; `live` and `base` are mean
+    scores) or of how often a label is given (`value` is the difference of the shares `live` and `base`, in
+    `low`…`high`)."""
 
     what: Literal["scores", "rate"]
     group: str

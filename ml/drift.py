@@ -34,8 +34,9 @@ LEVEL = 0.99
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One comparison. `what`: 'scores' (`value` is the PSI, `divergence` Jensen–Shannon's in bits) or 'rate' (`value`
-    is the live share less the baseline's, in `low`…`high`). `label` is None: the best score of an exclusive group."""
+    """One comparison. `what`: 'scores' (`value` is the PSI, `divergence` Jensen–Shannon's in bits, `live` and `base`
+    are mean scores by the bins' middles, None without any) or 'rate' (`value` is the live share less the baseline's, in
+    `low`…`high`). `label` is None: the best score of an exclusive group."""
 
     what: Literal["scores", "rate"]
     group: str
@@ -148,7 +149,8 @@ def _scores(group: str, label: str | None, live: list[int], base: list[int], n: 
     level: Level = "ok"
     if value > psi_noise(ours, theirs):
         level = "drifted" if value >= PSI_DRIFTED else "watch" if value >= PSI_WATCH else "ok"
-    return Measure("scores", group, label, level, value, divergence=jensen_shannon(ours, theirs))
+    means = (_mean(live), _mean(base))
+    return Measure("scores", group, label, level, value, *means, divergence=jensen_shannon(ours, theirs))
 
 
 def _rate(
@@ -166,6 +168,12 @@ def _rate(
         elif size >= RATE_WATCH or (times >= RARE_WATCH[0] and size >= RARE_WATCH[1]):
             level = "watch"
     return Measure("rate", group, label, level, moved.value, live, base, moved.low, moved.high)
+
+
+def _mean(histogram: Sequence[int]) -> float | None:
+    total = sum(histogram)
+    middles = ((at + 0.5) / len(histogram) * count for at, count in enumerate(histogram))
+    return sum(middles) / total if total else None
 
 
 def _shares(counts: Sequence[int]) -> np.ndarray[Any, np.dtype[np.float64]]:

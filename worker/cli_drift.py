@@ -97,55 +97,54 @@ def _document(row: "DriftRow") -> dict[str, Any]:
 
 
 def _print(found: Sequence["DriftRow"], names: dict[int, str], newest: date, days: int) -> None:
-    from rich.console import Group
-    from rich.table import Table
-
     from db.drift import severity
     from worker.screen import console, plain
 
-    series: dict[tuple[int, str, str], list[DriftRow]] = {}
+    series: dict[tuple[int, str], dict[str, list[DriftRow]]] = {}
     for row in found:  # newest day first
-        series.setdefault((row.account_id, row.model, row.source), []).append(row)
-    several = len({row.account_id for row in found}) > 1
-    parts: list[RenderableType] = []
-    for ref in sorted({row.model for row in found}):
-        of_model = sorted(
-            (rows for rows in series.values() if rows[0].model == ref), key=lambda rows: severity(rows[0])
-        )
-        baseline = _baseline(of_model)
-        title = f"[bold]{plain(ref)}[/]  [dim]{baseline}[/]"
-        table = Table(box=None, header_style="bold", title=title, title_justify="left", pad_edge=False)
-        table.add_column("level", no_wrap=True)
-        if several:
-            table.add_column("account", overflow="fold")
-        table.add_column("source", overflow="fold", max_width=28)
-        table.add_column("day", no_wrap=True)
-        table.add_column("pictures", justify="right")
-        table.add_column("PSI", justify="right")
-        table.add_column("what moved most", overflow="fold", ratio=1)
-        table.add_column("days", no_wrap=True)
-        for rows in of_model:
-            row = rows[0]
-            account = [plain(names[row.account_id])] if several else []
-            level = f"[{COLOURS[row.level]}]{row.level}[/]"
-            index = "–" if row.psi is None else f"{row.psi:.2f}"
-            trend = _trend(rows, newest, min(days, 14))
-            cells = (plain(row.source), f"{row.day:%m-%d}", str(row.pictures), index, plain(_moved(row)), trend)
-            table.add_row(level, *account, *cells)
-        parts += [table, ""]
+        series.setdefault((row.account_id, row.model), {}).setdefault(row.source, []).append(row)
+    screen = console()
+    parts = [(key, sorted(by.values(), key=lambda rows: severity(rows[0]))) for key, by in series.items()]
+    for (account, ref), sources in sorted(parts, key=lambda part: severity(part[1][0][0])):
+        whose = f" of {plain(names[account])}" if len({key[0] for key in series}) > 1 else ""
+        screen.print(f"[bold]{plain(ref)}[/]{whose} [dim]{plain(_baseline(sources))}[/]")
+        screen.print(_table(sources, newest, min(days, 14)), "")
     legend = " ".join(f"[{COLOURS[level]}]{mark}[/] {level}" for level, mark in MARKS.items())
-    console().print(Group(*parts, f"[dim]days: the newest, {newest}, is right;[/] {legend}"))
+    screen.print(f"[dim]days up to {newest}:[/] {legend}")
 
 
-def _baseline(of_model: Sequence[Sequence["DriftRow"]]) -> str:
+def _table(sources: Sequence[Sequence["DriftRow"]], newest: date, days: int) -> "RenderableType":
+    from rich.table import Table
+
+    from worker.screen import plain
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("level", no_wrap=True, min_width=7)
+    table.add_column("source", overflow="fold", min_width=10, max_width=28)
+    table.add_column("pictures", justify="right", no_wrap=True)
+    table.add_column("PSI", justify="right", no_wrap=True)
+    table.add_column("what moved most", overflow="fold")
+    table.add_column("days", no_wrap=True)
+    for rows in sources:
+        row = rows[0]
+        level = f"[{COLOURS[row.level]}]{row.level}[/]"
+        index = "–" if row.psi is None else f"{row.psi:.2f}"
+        older = "" if row.day == newest else f"{row.day}: "
+        moved = plain(older + _moved(row))
+        moved = f"[dim]{moved}[/]" if row.level in ("ok", "unknown") else moved
+        table.add_row(level, plain(row.source), str(row.pictures), index, moved, _trend(rows, newest, days))
+    return table
+
+
+def _baseline(sources: Sequence[Sequence["DriftRow"]]) -> str:
     """What the model's rows are compared with, in words; sources may have first days of their own."""
-    kinds = {rows[0].baseline["kind"]: rows[0].baseline for rows in of_model if rows[0].baseline}
+    kinds = {rows[0].baseline["kind"]: rows[0].baseline for rows in sources if rows[0].baseline}
     if "evaluation" in kinds:
         of = kinds["evaluation"]
         return f"against its evaluation {of['id']} on {of['dataset']}, {of['split']}, {of['pictures']} pictures"
     if kinds:
-        return "not evaluated with counted scores: against its own first days at each source"
-    return "no baseline"
+        return "against its first 7 days at each source: no evaluation counted its scores"
+    return "without a baseline"
 
 
 def _moved(row: "DriftRow") -> str:
@@ -158,7 +157,8 @@ def _moved(row: "DriftRow") -> str:
     name = f"{first['group']}: {first['label']}" if first["label"] else first["group"]
     if first["what"] == "rate":
         return f"{name} {first['base']:.1%} → {first['live']:.1%}"
-    return f"scores of {name}"
+    means = ["none" if first.get(side) is None else f"{first[side]:.2f}" for side in ("base", "live")]
+    return f"scores of {name}, mean {means[0]} → {means[1]}"
 
 
 def _trend(rows: Sequence["DriftRow"], newest: date, days: int) -> str:

@@ -108,6 +108,8 @@ def test_scores_that_fell_are_drift() -> None:
     assert (judged.measures[0].what, judged.measures[0].label) == ("scores", None)
     assert judged.psi == judged.measures[0].value > drift.PSI_DRIFTED
     assert [m.level for m in judged.measures[1:]] == ["ok", "ok"]
+    means = (judged.measures[0].base, judged.measures[0].live)
+    assert means == pytest.approx((0.1 * 0.75 + 0.3 * 0.85 + 0.6 * 0.95, 0.585)), "by the middles of the bins"
 
 
 def test_pictures_without_any_tag_are_a_bin_too() -> None:
