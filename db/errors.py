@@ -1,6 +1,9 @@
 """The errors that query functions raise; each class has a stable `code`, and says nothing of HTTP."""
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from db.promotion import Gate
 
 
 class DbError(Exception):
@@ -30,12 +33,13 @@ class PromotionRefused(Conflict):
 
     code = "promotion_refused"
 
-    def __init__(self, ref: str, shortfalls: Sequence[object]) -> None:
-        shown = [f"  {each}" for each in shortfalls[:10]]
-        if len(shortfalls) > len(shown):
-            shown.append(f"  … and {len(shortfalls) - len(shown)} more")
-        super().__init__("\n".join([f"{ref} falls behind the active version:", *shown]))
-        self.shortfalls = shortfalls
+    def __init__(self, ref: str, gate: "Gate") -> None:
+        shown = [] if gate.missing else [f"  {each}" for each in gate.behind[:10]]
+        if shown and len(gate.behind) > len(shown):
+            shown.append(f"  … and {len(gate.behind) - len(shown)} more")
+        super().__init__("\n".join([f"{ref} is not activated. The gate is {gate}", *shown]))
+        self.gate = gate
+        self.shortfalls = gate.behind
 
 
 class Unavailable(DbError):

@@ -1,13 +1,15 @@
 """Evaluations: how models did on datasets. Rows are only added; the newest of a model, dataset and split speaks."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db.tables import Evaluation
+from db.tables import Dataset, Evaluation, ModelVersion
+
+TRAIN = "train"  # the split that `ml.train` learns from
 
 
 def record(
@@ -40,24 +42,30 @@ def record(
 
 
 def of_model(session: Session, model_id: int) -> list[Evaluation]:
-    """The newest evaluation of the model on each dataset and split, newest first."""
+    """The newest evaluation of the model on each dataset, split and kind of pixels, newest first."""
     rows = session.scalars(select(Evaluation).where(Evaluation.model_id == model_id).order_by(Evaluation.id.desc()))
-    newest: dict[tuple[int, str], Evaluation] = {}
+    newest: dict[tuple[int, str, str], Evaluation] = {}
     for row in rows:
-        newest.setdefault((row.dataset_id, row.split), row)
+        newest.setdefault(_data(row), row)
     return list(newest.values())
 
 
-def comparable(session: Session, active_id: int, candidate_id: int) -> tuple[Evaluation, Evaluation | None] | None:
-    """The evaluations to compare two versions by: the candidate's newest on what the active one was measured on too.
+def fair(session: Session, model: ModelVersion) -> list[Evaluation]:
+    """Those of `of_model` that say how good the model is: not those on the pictures that it was trained on."""
+    trained_on = model.card.get("data_manifest_sha256")
+    return [
+        row
+        for row in of_model(session, model.id)
+        if not (row.split == TRAIN and session.get_one(Dataset, row.dataset_id).sha256 == trained_on)
+    ]
 
-    None when the active version was never evaluated; (its newest, None) when the candidate was not on the same data.
-    """
-    active = of_model(session, active_id)
-    if not active:
-        return None
-    by_data = {(row.dataset_id, row.split): row for row in active}
-    for row in of_model(session, candidate_id):
-        if (row.dataset_id, row.split) in by_data:
-            return by_data[row.dataset_id, row.split], row
-    return active[0], None
+
+def pairs(of_active: Sequence[Evaluation], of_candidate: Sequence[Evaluation]) -> list[tuple[Evaluation, Evaluation]]:
+    """Evaluations of the two on the same dataset, split and pixels, the candidate's newest first."""
+    by_data = {_data(row): row for row in of_active}
+    return [(by_data[_data(row)], row) for row in of_candidate if _data(row) in by_data]
+
+
+def _data(row: Evaluation) -> tuple[int, str, str]:
+    """What was measured on: originals are easier than working copies, so they are not compared."""
+    return row.dataset_id, row.split, row.report.get("about", {}).get("pixels", "")

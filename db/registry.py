@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 
 from db import audit, evaluations, locks, promotion
 from db.errors import Conflict, NotFound, PromotionRefused
-from db.promotion import MARGINS, Margins, Shortfall
-from db.tables import ModelVersion, PolicyVersion
+from db.promotion import MARGINS, Gate, Margins, Shortfall
+from db.tables import Dataset, Evaluation, ModelVersion, PolicyVersion
 
 
 def install_model(session: Session, card: dict[str, Any], sha256: str) -> ModelVersion:
@@ -44,21 +44,30 @@ def install_model(session: Session, card: dict[str, Any], sha256: str) -> ModelV
     return session.get_one(ModelVersion, row_id)
 
 
-def gate(
-    session: Session, candidate: ModelVersion, current: ModelVersion | None, margins: Margins = MARGINS
-) -> list[Shortfall]:
-    """In what the candidate falls behind the current version, by their evaluations on the same data.
+def gate(session: Session, candidate: ModelVersion, current: ModelVersion | None, margins: Margins = MARGINS) -> Gate:
+    """Whether the candidate falls behind the current version, by their newest evaluations on all data that they share:
+    who is measured on something easier last does not get past what was measured before.
 
-    Open (empty) when nothing is active or the active version was never evaluated: there is nothing to fall behind.
-    A candidate that was not evaluated on the same data is behind in every metric.
+    Open when nothing is active or the active version was never evaluated: there is nothing to fall behind. A candidate
+    that was not evaluated on any of the same data is behind in every metric of the active version's newest.
     """
     if current is None or current.id == candidate.id:
-        return []
-    pair = evaluations.comparable(session, current.id, candidate.id)
-    if pair is None:
-        return []
-    of_active, of_candidate = pair
-    return promotion.shortfalls(of_active.metrics, of_candidate.metrics if of_candidate else {}, margins)
+        return Gate()
+    of_active, of_candidate = (evaluations.fair(session, model) for model in (current, candidate))
+    if not of_active:
+        return Gate(current.ref)
+    shared = evaluations.pairs(of_active, of_candidate)
+    if not shared:
+        data = _data(session, of_active[0])
+        found = promotion.shortfalls(of_active[0].metrics, {}, margins, data)
+        return Gate(current.ref, missing=data, behind=tuple(found))
+    on: list[tuple[str, int]] = []
+    behind: list[Shortfall] = []
+    for active_one, other in shared:
+        data = _data(session, active_one)
+        on.append((data, sum(margins.of(name) is not None for name in active_one.metrics)))
+        behind += promotion.shortfalls(active_one.metrics, other.metrics, margins, data)
+    return Gate(current.ref, tuple(on), None, tuple(behind))
 
 
 def activate(
@@ -80,14 +89,14 @@ def activate(
     current = active(session, model.task)
     if current is not None and current.id == model.id:
         return model
-    behind = gate(session, model, current, margins)
-    if behind and forced is None:
-        raise PromotionRefused(model.ref, behind)
+    found = gate(session, model, current, margins)
+    if not found.open and forced is None:
+        raise PromotionRefused(model.ref, found)
     _retire(session, current)
     _make_active(session, model, replaced=current.id if current else None)
-    detail: dict[str, Any] = {"replaced": current.ref if current else None}
+    detail: dict[str, Any] = {"replaced": current.ref if current else None, "gate": str(found)}
     if forced is not None:
-        detail |= {"forced": forced, "shortfalls": [each.row() for each in behind]}
+        detail |= {"forced": forced, "shortfalls": [each.row() for each in found.behind]}
     audit.record(session, None, actor, "model.activate", model.ref, **detail)
     session.refresh(model)
     return model
@@ -179,6 +188,10 @@ def _make_active(session: Session, model: ModelVersion, *, replaced: int | None)
         ),
         {"id": model.id, "replaced": replaced},
     )
+
+
+def _data(session: Session, evaluation: Evaluation) -> str:
+    return f"{session.get_one(Dataset, evaluation.dataset_id).ref} {evaluation.split}"
 
 
 def _existing(session: Session, name: str, version: str) -> ModelVersion:

@@ -18,7 +18,7 @@ from db.blobs import LocalBlobs
 from db.errors import Conflict, NotFound
 from db.session import Database
 from db.tables import Dataset, TrainingRun
-from worker import calibrating, evaluating, manifests
+from worker import calibrating, evaluating, manifests, promotion_margins
 from worker.errors import WorkerError
 from worker.recipes import Recipe, RecipeInvalid
 from worker.train_runs import Event, Trainer
@@ -217,7 +217,10 @@ class Learning:
 
     def _activate(self, wanted: Wanted, version: str) -> None:
         with self._database.transaction() as session:
-            model = registry.activate(session, wanted.name, version, forced=wanted.force, actor=wanted.actor)
+            model = registry.activate(
+                session, wanted.name, version,
+                forced=wanted.force, margins=promotion_margins.configured(), actor=wanted.actor,
+            )  # fmt: skip
         self._say(f"{model.ref} is active for {model.task}")
 
 

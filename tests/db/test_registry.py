@@ -1,5 +1,6 @@
 """The registry: activation through the gate, rollback, retirement, lineage, and what the audit log keeps of it."""
 
+import threading
 from typing import Any
 
 import pytest
@@ -7,12 +8,14 @@ from sqlalchemy import text
 
 from db import evaluations, registry
 from db.errors import Conflict, NotFound, PromotionRefused
-from db.promotion import Margins, shortfalls
+from db.promotion import Margins, margins, shortfalls
 from db.session import Database
 
 
-def install(db: Database, version: str, *, task: str = "tags", parent: str | None = None) -> int:
-    card = {"name": f"m-{task}", "version": version, "task": task, "parent": parent}
+def install(
+    db: Database, version: str, *, task: str = "tags", parent: str | None = None, trained_on: str | None = None
+) -> int:
+    card = {"name": f"m-{task}", "version": version, "task": task, "parent": parent, "data_manifest_sha256": trained_on}
     with db.transaction() as session:
         return registry.install_model(session, card, version[0] * 64).id
 
@@ -27,19 +30,28 @@ def states(db: Database) -> dict[str, str]:
         return {model.version: model.state for model in registry.list_models(session)}
 
 
-def evaluate(db: Database, model_id: int, **metrics: float) -> None:
-    """On the one dataset of the test, made at the first call."""
+def evaluate(
+    db: Database, model_id: int, *, data: str = "d", split: str = "test", pixels: str = "working copy", **metrics: float
+) -> None:
+    """On the dataset `data`@1, made at the first call."""
     with db.transaction() as session:
         session.execute(
             text(
                 "INSERT INTO datasets (name, version, sha256, manifest_key, images_root, entries)"
-                " VALUES ('d', '1', :sha, 'k', '/', 9) ON CONFLICT DO NOTHING"
+                " VALUES (:name, '1', :sha, 'k', '/', 9) ON CONFLICT DO NOTHING"
             ),
-            {"sha": "0" * 64},
+            {"name": data, "sha": data * 64},
         )
-        dataset = session.execute(text("SELECT id FROM datasets")).scalar_one()
+        dataset = session.execute(text("SELECT id FROM datasets WHERE name = :name"), {"name": data}).scalar_one()
         named = {name.replace("__", "/"): value for name, value in metrics.items()}
-        evaluations.record(session, model_id, dataset, "test", images=9, metrics=named, report={})
+        report = {"about": {"pixels": pixels}}
+        evaluations.record(session, model_id, dataset, split, images=9, metrics=named, report=report)
+
+
+def gate(db: Database, version: str) -> str:
+    with db.transaction() as session:
+        model = registry.by_ref(session, f"m-tags@{version}")
+        return str(registry.gate(session, model, registry.active(session, "tags")))
 
 
 def audited(db: Database) -> list[tuple[str, str, dict[str, Any]]]:
@@ -114,12 +126,14 @@ def test_a_forced_activation_needs_a_reason_and_leaves_it_in_the_log(db: Databas
     evaluate(db, install(db, "a"), overall__top1=0.91)
     install(db, "b")
     activate(db, "a")
-    with pytest.raises(PromotionRefused, match="is not measured"):
+    with pytest.raises(PromotionRefused, match="was measured on d@1 test and this version was not"):
         activate(db, "b")
     activate(db, "b", forced="the old one fails on new cameras", actor="ada")
     action, subject, detail = audited(db)[-1]
     assert (action, subject, detail["forced"]) == ("model.activate", "m-tags@b", "the old one fails on new cameras")
-    assert detail["shortfalls"] == [{"metric": "overall/top1", "active": 0.91, "candidate": None, "margin": 0.01}]
+    assert detail["shortfalls"] == [
+        {"metric": "overall/top1", "active": 0.91, "candidate": None, "margin": 0.01, "data": "d@1 test"}
+    ]
 
 
 def test_the_newest_evaluation_speaks(db: Database) -> None:
@@ -129,6 +143,90 @@ def test_the_newest_evaluation_speaks(db: Database) -> None:
     evaluate(db, install(db, "b"), overall__top1=0.85)
     activate(db, "a")
     assert activate(db, "b") == "m-tags@b"
+
+
+def test_a_candidate_is_judged_on_all_data_that_both_were_measured_on(db: Database) -> None:
+    """Being measured on something easier last does not hide what was seen before."""
+    first, second = install(db, "a"), install(db, "b")
+    for model, easy, hard in ((first, 0.95, 0.90), (second, 0.99, 0.70)):
+        evaluate(db, model, data="d", overall__top1=hard)
+        evaluate(db, model, data="e", overall__top1=easy)
+    activate(db, "a")
+    with pytest.raises(PromotionRefused) as refused:
+        activate(db, "b")
+    assert [(short.metric, short.data) for short in refused.value.shortfalls] == [("overall/top1", "d@1 test")]
+    assert gate(db, "b") == "closed: behind m-tags@a in 1 of 2 metrics (1 on e@1 test, 1 on d@1 test)"
+
+
+def test_originals_are_not_compared_with_working_copies(db: Database) -> None:
+    evaluate(db, install(db, "a"), overall__top1=0.90)
+    candidate = install(db, "b")
+    activate(db, "a")
+    evaluate(db, candidate, pixels="original", overall__top1=0.99)
+    with pytest.raises(PromotionRefused, match="this version was not"):
+        activate(db, "b")
+    evaluate(db, candidate, overall__top1=0.91)
+    evaluate(db, candidate, pixels="original", overall__top1=0.10)
+    assert activate(db, "b") == "m-tags@b"
+
+
+def test_the_pictures_that_a_model_was_trained_on_say_nothing_of_it(db: Database) -> None:
+    evaluate(db, install(db, "a"), split="train", overall__top1=0.90)
+    candidate = install(db, "b", trained_on="d" * 64)
+    evaluate(db, candidate, split="train", overall__top1=1.0)
+    activate(db, "a")
+    with pytest.raises(PromotionRefused, match="this version was not"):
+        activate(db, "b")
+    other = install(db, "c", trained_on="e" * 64)
+    evaluate(db, other, split="train", overall__top1=0.95)
+    assert activate(db, "c") == "m-tags@c", "a set of pictures without splits is all named train"
+
+
+def test_an_open_gate_says_why(db: Database) -> None:
+    for version in "abc":
+        install(db, version)
+    assert gate(db, "a") == "open: no version is active, so nothing was compared"
+    activate(db, "a")
+    assert gate(db, "b") == "open: m-tags@a was never evaluated, so nothing was compared"
+    with db.transaction() as session:
+        first, second = (registry.by_ref(session, f"m-tags@{version}").id for version in "ab")
+    for model in (first, second):
+        evaluate(db, model, overall__top1=0.9, label__shirt__f1=0.8, other__thing=1.0)
+    assert gate(db, "b") == "open: not behind m-tags@a in any of 2 metrics (2 on d@1 test)"
+    assert gate(db, "c").startswith("closed: m-tags@a was measured on d@1 test and this version was not")
+    activate(db, "b")
+    assert audited(db)[-1][2]["gate"] == "open: not behind m-tags@a in any of 2 metrics (2 on d@1 test)"
+
+
+def test_margins_are_read_and_refused_by_part() -> None:
+    assert margins("") == Margins()
+    assert margins("overall=0.02, slice=0.5") == Margins(overall=0.02, slice=0.5)
+    for given, said in (("overall", "NAME=NUMBER"), ("f1=0.1", "overall, label or slice"), ("label=2", "0…1")):
+        with pytest.raises(ValueError, match=said):
+            margins(given)
+
+
+def test_activations_at_once_leave_one_active_and_one_line_of_replacements(db: Database) -> None:
+    versions = "abcdef"
+    for version in versions:
+        install(db, version)
+    start = threading.Barrier(len(versions))
+
+    def run(version: str) -> None:
+        start.wait(timeout=30)
+        activate(db, version)
+
+    threads = [threading.Thread(target=run, args=(version,)) for version in versions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(states(db).values()) == ["active"] + ["retired"] * 5
+    seen = [version for version, state in states(db).items() if state == "active"]
+    for _ in range(5):
+        with db.transaction() as session:
+            seen.append(registry.rollback(session, "tags")[1].version)
+    assert sorted(seen) == list(versions), "each was replaced by exactly one other"
 
 
 def test_lineage_follows_parents_and_ends_with_a_circle_or_a_stranger(db: Database) -> None:
