@@ -22,6 +22,7 @@ from ml.scores import LabelSet
 
 # Largest difference that a conversion may make, of any output and relative to the outputs' length.
 CONVERSION = 1e-3
+MIN_SIZE, MAX_SIZE = 8, 2048
 _SUM = 1e-3
 
 
@@ -55,6 +56,8 @@ def plan(data: bytes, card: Mapping[str, Any], *, layout: str | None, channels: 
     taken = fixed.pop() if fixed else size
     if taken is None:
         raise ArtifactError("onnx_input", "the network takes pictures of any size: give --size")
+    if not MIN_SIZE <= taken <= MAX_SIZE:
+        raise ArtifactError("onnx_input", f"pictures of {taken}×{taken}; {MIN_SIZE} to {MAX_SIZE} can be taken")
     if size not in (None, taken):
         raise ArtifactError("onnx_input", f"--size {size}, but the input is {network.input}")
     labels = len(card["labels"])

@@ -39,11 +39,14 @@ class ImportRefused(WorkerError):
 
 @dataclass(frozen=True)
 class Trial:
-    """What both runtimes gave for one batch, N×labels, and how many pictures the network takes at once."""
+    """What both runtimes gave for one batch, N×labels, how many pictures the network takes at once, and what stood
+    around the process meanwhile.
+    """
 
     reference: "Array"
     serving: "Array"
     batch: int | None
+    walls: dict[str, bool]
 
 
 class Words(Protocol):
@@ -84,7 +87,7 @@ def run(data: bytes, batches: "list[Array]", fixed: int | None) -> list[Trial]:
             arrays.append(np.frombuffer(body, np.float32, count, at).reshape(shape))
             at += 4 * count
         pairs = zip(arrays[::2], arrays[1::2], header["batches"], strict=True)
-        return [Trial(reference, serving, batch) for reference, serving, batch in pairs]
+        return [Trial(reference, serving, batch, header["walls"]) for reference, serving, batch in pairs]
     except (KeyError, TypeError, ValueError) as error:
         raise ImportRefused("import_crashed", "the process that tried the network out gave no sane answer") from error
 

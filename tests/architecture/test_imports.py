@@ -55,7 +55,7 @@ def test_a_package_imports_only_what_it_may(package: str) -> None:
 
 
 def test_ml_stands_alone() -> None:
-    """What a GPU host's own image brings must do: torch, torchvision, numpy, Pillow, safetensors. Extras are optional."""
+    """What a GPU host's own image brings must do: torch, torchvision, numpy, Pillow, safetensors; extras may."""
     allowed = {"ml", "torch", "torchvision", "numpy", "PIL", "safetensors", "openvino", "onnxruntime", "keras", "h5py"}
     wrong = [
         f"{source.path}:{line} imports {name}"
