@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 
 from api.schemas import PLAIN, FaultOut, LabelOut, LabelSource, Sent
 
+LINES = r"^[^\x00-\x08\x0b-\x1f\x7f]*$"  # of plain text; tabs too
 LabelName = Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)]
 
 
@@ -22,7 +23,7 @@ class LabelsIn(Sent):
     source: Literal["correction", "labelling"] = Field(
         default="correction", description="Of what a model said, or of a picture labelled from scratch."
     )
-    comment: str | None = Field(default=None, min_length=1, max_length=2000, pattern=PLAIN)
+    comment: str | None = Field(default=None, min_length=1, max_length=2000, pattern=LINES)
     new: bool = Field(default=False, description="Also take labels and groups that the model does not know.")
 
 

@@ -1,0 +1,152 @@
+"""`tagmill datasets collect` on a running system, and what of a list is refused before anything is fetched."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from db import datasets
+from db.blobs import LocalBlobs
+from db.session import Database
+from ml.errors import DatasetError
+from ml.manifest import Manifest
+from ml.tables import Column
+from tests.worker.test_up import TAGMILL, System, clean_environment, system, until  # noqa: F401  # a fixture
+from worker import collecting, manifests
+from worker.client import ClientError
+from worker.picture_server import PictureServer
+
+COLOUR = {"colour": Column("colour")}
+
+
+def listed(folder: Path, *lines: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "list.csv").write_text("\n".join(("url,colour,photographer,product_id", *lines)) + "\n")
+    return folder / "list.csv"
+
+
+def read(system: System, ref: str) -> Manifest:  # noqa: F811
+    database = Database(system.running.database_url)
+    try:
+        with database.transaction() as session:
+            dataset = datasets.by_ref(session, ref)
+        assert dataset.images_root == manifests.IN_STORE
+        return manifests.load(LocalBlobs(Path(system.running.blob_root)), dataset)
+    finally:
+        database.dispose()
+
+
+@pytest.mark.slow
+def test_a_list_is_fetched_and_becomes_a_dataset(system: System, tmp_path: Path) -> None:  # noqa: F811
+    urls = system.server.urls
+    source = listed(
+        tmp_path,
+        f"{urls[0]},red,ann,p1",
+        f"{urls[1]},green,ann,",
+        f"{urls[0].replace('127.0.0.1', 'localhost')},blue,bob,",
+        f"{urls[2]}gone,red,bob,",
+        "ftp://example.org/1.jpg,red,bob,",
+        f"{urls[3]},red,eva,",
+        f"{urls[4]},,eva,",
+    )
+    command = ("datasets", "collect", str(source), "--name", "list", "--label", "colour", "--by", "photographer")
+    done = system.tagmill(*command, "--shares", "train=0.5,test=0.5")
+    assert "list@1: 3 pictures" in done.stdout
+    assert "(http_404)" in done.stderr
+    assert "ftp://example.org/1.jpg (blocked_scheme)" in done.stderr
+    assert "line 4 shows the picture of line 2 with other labels: left out" in done.stderr
+    assert "0 leaks between splits" in done.stderr
+    manifest = read(system, "list@1")
+    assert [entry.labels["colour"] for entry in manifest.entries] == ["red", "green", "red"]
+    first, second, third = manifest.entries
+    assert (first.columns["url"], first.columns["photographer"], first.columns["host"]) == (urls[0], "ann", "127.0.0.1")
+    assert (first.columns["product_id"], first.columns["label_source"]) == ("p1", "list")
+    assert first.split == second.split != third.split
+
+    shown = system.tagmill("datasets", "show", "list").stdout
+    assert "3 pictures in the blob store" in shown
+    job = first.columns["job"]
+    assert f"URLs of list.csv, job {job}" in shown
+    assert "registered already" in system.tagmill(*command, code=1).stderr, "before anything is fetched"
+    # What a job fetched can be taken up without fetching it again.
+    again = system.tagmill(*command, "--version", "2", "--job", job)
+    assert "list@2: 3 pictures" in again.stdout
+    assert {entry.image for entry in read(system, "list@2").entries} == {entry.image for entry in manifest.entries}
+    other = listed(tmp_path / "other", f"{urls[1]},red,ann,", f"{urls[0]},green,ann,")
+    wrong = system.tagmill(
+        "datasets", "collect", str(other), "--name", "x", "--label", "colour", "--job", job, code=1
+    )  # fmt: skip
+    assert "wrong_job" in wrong.stderr
+
+
+@pytest.mark.slow
+def test_an_interrupted_collection_says_how_to_go_on(system: System, tmp_path: Path) -> None:  # noqa: F811
+    silent = PictureServer([])  # it listens and never answers: the job cannot end
+    source = listed(tmp_path, f"http://127.0.0.1:{silent.port}/1.jpg,red,ann,", f"{system.server.urls[0]},blue,ann,")
+    process = subprocess.Popen(
+        [*TAGMILL, "datasets", "collect", str(source), "--name", "slow", "--label", "colour"],
+        env=clean_environment(system.home.root),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    database = Database(system.running.database_url)
+
+    def submitted() -> bool:
+        with database.transaction() as session:
+            return bool(session.execute(text("SELECT 1 FROM jobs WHERE name = 'dataset slow'")).first())
+
+    try:
+        until(submitted)
+        os.kill(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    finally:
+        database.dispose()
+        silent._server.server_close()
+    assert process.returncode == 130
+    assert "--job " in said
+
+
+def test_a_list_without_labels_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    source = listed(tmp_path, "http://a.test/1.jpg,red,ann,")
+    with pytest.raises(ClientError, match="--from-reviews") as refused:
+        collecting.pool(source, {}, url="url", split=None, by=None)
+    assert refused.value.code == "labels_missing"
+
+
+@pytest.mark.parametrize(
+    ("lines", "columns", "code", "words"),
+    [
+        (["http://a.test/1.jpg,red,ann"], COLOUR, "table_invalid", "line 2 has not 4 cells"),
+        ([",red,ann,"], COLOUR, "table_invalid", "line 2: no URL"),
+        (["http://a/1,red,ann,", "http://a/1,blue,ann,"], COLOUR, "table_invalid", "line 3 repeats"),
+        (["http://a/1,red,ann,"], {"colour": Column("shade")}, "table_invalid", "no column 'shade'"),
+        (["http://a/1,,ann,"], COLOUR, "class_missing", "no label in column 'colour'"),
+        (["ftp://a/1,red,ann,"], COLOUR, "dataset_empty", "no URL that can be fetched"),
+    ],
+)
+def test_bad_lists_are_refused_before_anything_is_fetched(
+    tmp_path: Path, lines: list[str], columns: dict[str, Column], code: str, words: str
+) -> None:
+    with pytest.raises(DatasetError) as refused:
+        collecting.pool(listed(tmp_path, *lines), columns, url="url", split=None, by=None)
+    assert refused.value.code == code
+    assert words in refused.value.detail
+
+
+def test_an_unknown_column_to_split_by_is_refused_but_ours_are_known(tmp_path: Path) -> None:
+    source = listed(tmp_path, "http://a.test/1.jpg,red,ann,")
+    with pytest.raises(DatasetError, match="no column 'camera'"):
+        collecting.pool(source, COLOUR, url="url", split=None, by="camera")
+    assert collecting.pool(source, COLOUR, url="url", split=None, by="host").rows[0].line == 2
+
+
+def test_the_job_names_each_url_by_its_line(tmp_path: Path) -> None:
+    source = listed(tmp_path, "http://a.test/1.jpg,red,ann,p7", "nothing,red,ann,", "http://a.test/2.jpg,red,ann,")
+    pool = collecting.pool(source, COLOUR, url="url", split=None, by=None)
+    assert b"".join(pool.body()).decode() == (
+        '{"url": "http://a.test/1.jpg", "id": "2", "product_id": "p7"}\n{"url": "http://a.test/2.jpg", "id": "4"}\n'
+    )
+    assert list(pool.refused) == [3]
