@@ -23,6 +23,8 @@ _HELP: Final = {
     "item_failures_last_hour": "Items that failed in the last hour.",
     "drift_sources": "Sources by level of drift, on the newest computed day.",
     "drift_day_seconds": "How long ago that day ended.",
+    "shadow_pictures": "Pictures that running shadow runs have looked at.",
+    "shadow_agreement_ratio": "Share of them on which a candidate and the active model have the same best label.",
     "workers": "Processes that were heard of in the last 30 seconds.",
 }
 

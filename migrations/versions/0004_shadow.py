@@ -68,6 +68,21 @@ CREATE TABLE shadow_pictures (
 CREATE INDEX chunks_scored ON chunks (finished_at, id) WHERE stage = 'infer' AND state = 'done';
 """
 
+# As tagmill_metrics: sums over all accounts, of the runs that go on.
+METRICS = """
+CREATE FUNCTION tagmill_shadow_metrics() RETURNS TABLE (name text, labels jsonb, value double precision)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+  SELECT 'shadow_pictures', jsonb_build_object('model', model, 'outcome', o.outcome), o.pictures::float8
+    FROM shadow_runs, LATERAL (VALUES ('compared', compared), ('failed', failed)) AS o(outcome, pictures)
+    WHERE state = 'running'
+  UNION ALL
+  SELECT 'shadow_agreement_ratio', jsonb_build_object('model', model, 'group', a.key), a.value::float8 / compared
+    FROM shadow_runs, jsonb_each_text(agreed) AS a WHERE state = 'running' AND compared > 0
+$$;
+REVOKE ALL ON FUNCTION tagmill_shadow_metrics() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tagmill_shadow_metrics() TO tagmill_api, tagmill_worker;
+"""
+
 GRANTS = """
 GRANT SELECT, INSERT, UPDATE ON shadow_runs TO tagmill_worker;
 GRANT SELECT ON shadow_pictures TO tagmill_api;
@@ -84,9 +99,11 @@ CREATE POLICY shadow_pictures_worker ON shadow_pictures TO tagmill_worker USING 
 
 
 def upgrade() -> None:
-    for sql in (TABLES, GRANTS, POLICY):
+    for sql in (TABLES, METRICS, GRANTS, POLICY):
         op.get_bind().exec_driver_sql(sql)
 
 
 def downgrade() -> None:
-    op.get_bind().exec_driver_sql("DROP INDEX chunks_scored; DROP TABLE shadow_pictures, shadow_runs")
+    op.get_bind().exec_driver_sql(
+        "DROP FUNCTION tagmill_shadow_metrics(); DROP INDEX chunks_scored; DROP TABLE shadow_pictures, shadow_runs"
+    )

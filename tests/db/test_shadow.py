@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
-from db import registry, reruns, shadow, shadow_sample
+from db import registry, reruns, shadow, shadow_sample, stats
 from db.errors import BadShadow, Conflict, LeaseLost, NotFound
 from db.ids import uuid7
 from db.learning_tables import ShadowRun
@@ -333,6 +333,27 @@ def test_what_is_refused(db: Database) -> None:
         latest = shadow.latest(session, "m@2")
         assert latest is not None
         assert latest.id == second.id
+
+
+@pytest.mark.usefixtures("line")
+def test_the_operators_metrics(db: Database, api_db: Database, account: TestAccount) -> None:
+    started(db)
+    catalog(db, account, score, count=10)
+    mine, sample = claimed(db)
+    both = [*scored(sample)[:8], *(Compared(p, side="candidate", code="inference_failed") for p in sample.pictures[8:])]
+    with db.transaction() as session:
+        shadow_sample.record(session, mine, both, sample.position, agreed={"g": 6})
+
+    def told() -> dict[str, float]:
+        with api_db.transaction() as session:
+            found = [each for each in stats.samples(session) if each.name.startswith("shadow_")]
+        assert all(each.labels.pop("model") == "m@2" for each in found)
+        return {" ".join([each.name, *each.labels.values()]): each.value for each in found}
+
+    assert told() == {"shadow_pictures compared": 8, "shadow_pictures failed": 2, "shadow_agreement_ratio g": 0.75}
+    with db.transaction() as session:
+        shadow.stop(session, "m@2")
+    assert told() == {}
 
 
 @pytest.mark.usefixtures("line")
