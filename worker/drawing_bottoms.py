@@ -55,9 +55,9 @@ def _legs(
     crotch, middle = top + rise, hip - hem + out
     inner = middle - hem + (0.07 if hip < 0.5 else 0.0)
     leg = Part(
-        ((-0.02, top), (waist, top), (waist, top), (hip, top + rise * 0.7), (middle + hem, length),
+        ((-0.06, top), (-0.06, top), (waist, top), (waist, top), (hip, top + rise * 0.7), (middle + hem, length),
          (middle + hem, length), (inner, length + tilt), (inner, length + tilt), (0.015, crotch), (0.015, crotch),
-         (-0.02, crotch - 0.02)),
+         (-0.06, crotch - 0.06)),
         slant=0.1, folds=9,
     )  # fmt: skip
     band = Part(((-waist, top - 0.04), (waist, top - 0.04), (waist + 0.01, top + 0.08), (-waist - 0.01, top + 0.08)),
