@@ -16,7 +16,8 @@ class ArtifactError(ModelError):
     """A model artifact that cannot be used; `field` names the card field at fault, if one is.
 
     Codes: artifact_missing, artifact_too_large, card_invalid, card_mismatch, weights_hash_mismatch,
-    weights_invalid, weights_mismatch, unknown_architecture, tfjs_invalid, tfjs_unexpected.
+    weights_invalid, weights_mismatch, unknown_architecture, tfjs_invalid, tfjs_unexpected,
+    architecture_not_trainable; of models from elsewhere: see docs/models.md.
     """
 
     def __init__(self, code: str, detail: str, field: str | None = None) -> None:
