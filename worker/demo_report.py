@@ -32,7 +32,9 @@ def show(screen: Console, job: dict[str, Any], items: list[dict[str, Any]], seco
     for item in items[::step][:SHOWN]:
         said, why = verdict(item)
         name = plain(short(item["id"], 28 if wide else 24))
-        table.add_row(name, tags(item, 3 if wide else 2), colours(item), said, *([why] if wide else []))
+        table.add_row(
+            name, tags(item, 3 if wide else 2), colours(item, 2 if wide else 1), said, *([why] if wide else [])
+        )
     screen.print(table)
     outcomes = job["progress"]["outcomes"]
     done = outcomes.get("done", 0)
@@ -68,10 +70,10 @@ def _attribute(tag: dict[str, Any]) -> bool:
     return bool(tag["label"] == tag["group"])
 
 
-def colours(item: dict[str, Any]) -> str:
-    """The two colours that cover most of the picture."""
+def colours(item: dict[str, Any], most: int = 2) -> str:
+    """The colours that cover most of the picture."""
     found = (item.get("facts") or {}).get("colours") or []
-    return ", ".join(plain(colour["name"]) for colour in found[:2]) or "[dim]–[/]"
+    return ", ".join(plain(colour["name"]) for colour in found[:most]) or "[dim]–[/]"
 
 
 def agreement(screen: Console, items: list[dict[str, Any]], labels: dict[str, str], agreed: str) -> None:
