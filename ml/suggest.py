@@ -92,6 +92,7 @@ class _Picks:
         self.found: list[Suggestion] = []
         self._pool = pool
         self._scores = _vectors(pool, rules)
+        self._squares = np.einsum("ij,ij->i", self._scores, self._scores)
         self._hashed = np.array([each.pdq is not None for each in pool], np.bool_)
         self._words = _words([each.pdq or bytes(32) for each in pool])
         self._labelled = _words(labelled)
@@ -109,8 +110,10 @@ class _Picks:
         known = self._hashed & self._hashed[at]
         self._open &= ~(known & (bits <= NEAR))
         apart = np.where(known, np.minimum(bits / _UNRELATED, 1), 1.0)
-        scores = np.linalg.norm(self._scores - self._scores[at], axis=1)
-        np.minimum(self._distance, (np.minimum(scores, 1) + apart) / 2, out=self._distance)
+        # ‖a − b‖² by one product of matrix and vector; rounded, so that its noise decides no tie.
+        squares = self._squares + self._squares[at] - 2 * (self._scores @ self._scores[at])
+        scores = np.sqrt(np.clip(squares, 0, 1))
+        np.minimum(self._distance, np.round((scores + apart) / 2, 3), out=self._distance)
         self.found.append(Suggestion(self._pool[at], why, round(float(score), 6)))
 
     def farthest(self) -> tuple[int, float] | None:
