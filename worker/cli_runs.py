@@ -53,7 +53,7 @@ def list_() -> None:
     for column in ("model", "state", "progress"):
         table.add_column(column)
     for run in found:
-        shown = status(run.live) if run.live else ""
+        shown = status(run.live, going=run.state == "running") if run.live else ""
         table.add_row(str(run.id), plain(f"{run.name}@{run.version}"), run.code or run.state, shown)
     console().print(table)
 
@@ -133,6 +133,7 @@ def report(run: "TrainingRun") -> None:
         return
     if run.state == "queued":
         typer.echo(f"stopped; a trainer, or tagmill runs work {run.id}, goes on from its last checkpoint", err=True)
+        typer.echo(f"give it up: tagmill runs cancel {run.id}", err=True)
     else:
         typer.echo(f"run {run.id} is {run.state}: {run.detail or ''} ({run.code or run.state})", err=True)
     raise typer.Exit(1)

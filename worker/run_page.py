@@ -47,15 +47,18 @@ def _facts(run: TrainingRun, dataset: str) -> list[tuple[str, str]]:
     if run.detail:
         facts.append(("why", run.detail))
     if live:
-        facts.append(("progress", status(live)))
+        facts.append(("progress", status(live, going=run.state == "running")))
     if "checkpoint" in live:
         facts.append(("checkpoint", f"step {live['checkpoint']}"))
-    facts.append(("settings", ", ".join(f"{name} {_short(value)}" for name, value in run.config.items() if value)))
+    settings = {name: value for name, value in run.config.items() if value and name not in ("name", "version")}
+    facts.append(("settings", ", ".join(f"{name} {_short(value)}" for name, value in sorted(settings.items()))))
     return facts
 
 
 def _short(value: Any) -> str:
-    return ", ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
+    if isinstance(value, Mapping):
+        return "(" + ", ".join(f"{name} {_short(each)}" for name, each in sorted(value.items()) if each) + ")"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _epochs(history: Sequence[Mapping[str, Any]]) -> Table:

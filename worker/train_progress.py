@@ -85,16 +85,16 @@ def words(event: Event) -> str:
     return str(event["event"]).replace("_", " ") + (f": {about}" if about else "")
 
 
-def status(live: Mapping[str, Any]) -> str:
-    """One line of where a training is: epoch, step, loss, rate, time to go."""
+def status(live: Mapping[str, Any], *, going: bool = True) -> str:
+    """One line of where a training is: epoch, step, loss, and of one that is going, rate and time to go."""
     if "step" not in live or not live.get("steps_per_epoch"):
         return "nothing told yet"
     epochs, steps = live["epochs"], live["steps_per_epoch"]
     parts = [f"epoch {min(epochs, live['step'] // steps + 1)} of {epochs}", f"step {live['step']} of {epochs * steps}"]
     if live.get("loss") is not None:
         parts.append(f"loss {live['loss']:.3f}")
-    if live.get("rate"):
+    if going and live.get("rate"):
         parts.append(f"{live['rate']:.1f} images/s")
-    if live.get("eta_s") is not None:
+    if going and live.get("eta_s") is not None:
         parts.append(f"{span(live['eta_s'])} to go")
     return ", ".join(parts)

@@ -21,7 +21,7 @@ from torchvision.models import mobilenet_v2
 from ml import architectures, artifact, batchnorm, checkpoint, heads
 from ml.architectures import TinyColour
 from ml.augment import Augmentation
-from ml.errors import ArtifactError, DatasetError, TrainingError
+from ml.errors import ArtifactError, DatasetError, TrainingError, TrainingStopped
 from ml.manifest import Entry, Group, Manifest
 from ml.predictor import Predictor
 from ml.train import train
@@ -382,3 +382,94 @@ def test_a_config_survives_json_and_refuses_nonsense() -> None:
     for make in refused:
         with pytest.raises(TrainingError, match="config_invalid"):
             make()
+
+
+FULL_DISK = """
+import json, resource, signal, sys
+from pathlib import Path
+from ml.manifest import Manifest
+from ml.train import train
+from ml.train_config import from_dict
+folder = Path(sys.argv[1])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+free = resource.getrlimit(resource.RLIMIT_FSIZE)
+def tell(event):
+    print(json.dumps(event), flush=True)
+    if event["event"] == "checkpoint" and event["step"] == 6:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64, free[1]))
+    if event["event"] == "step" and event["step"] == 14:
+        print(json.dumps({"event": "kept", "bytes": (folder / "run" / "checkpoint.safetensors").read_bytes().hex()}))
+        resource.setrlimit(resource.RLIMIT_FSIZE, free)
+config = from_dict(json.loads((folder / "config.json").read_text()))
+made = train(Manifest.load(folder / "manifest.json"), folder / "images", config, folder / "run", on_event=tell)
+print(json.dumps({"event": "done", "sha256": made.sha256}), flush=True)
+"""
+
+
+@pytest.mark.faults
+def test_a_disk_that_fills_while_checkpointing_costs_only_that_checkpoint(
+    manifest: Manifest, images: Path, tmp_path: Path
+) -> None:
+    """A real failing write: for a while no file may grow past 64 bytes (RLIMIT_FSIZE)."""
+    config = datasets.config(epochs=2)
+    manifest.save(tmp_path / "manifest.json")
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    whole = train(manifest, images, config, tmp_path / "whole")
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=120,
+        cwd=Path(__file__).resolve().parents[2],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    (failed,) = [event for event in events if event["event"] == "checkpoint_failed"]
+    assert failed["step"] == 12
+    assert "File too large" in failed["detail"]
+    (kept,) = [event for event in events if event["event"] == "kept"]
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / checkpoint.FILE).write_bytes(bytes.fromhex(kept["bytes"]))
+    assert checkpoint.load(tmp_path / "old").state["step"] == 6
+    assert events[-1]["sha256"] == whole.sha256, "the training itself went on"
+
+
+def test_a_stop_writes_a_checkpoint_and_the_rest_gives_the_same_weights(
+    manifest: Manifest, images: Path, tmp_path: Path
+) -> None:
+    config = datasets.config(augmentation=Augmentation(colour=0.2, mixup=0.4))
+    whole = train(manifest, images, config, tmp_path / "whole")
+    steps: list[int] = []
+
+    def hear(event: Event) -> None:
+        if event["event"] == "step":
+            steps.append(event["step"])
+
+    with pytest.raises(TrainingStopped) as stopped:
+        train(manifest, images, config, tmp_path / "run", on_event=hear, should_stop=lambda: len(steps) >= 9)
+    assert (stopped.value.step, stopped.value.code) == (9, "training_stopped")
+    assert stopped.value.checkpoint == str(tmp_path / "run" / checkpoint.FILE)
+    assert train(manifest, images, config, tmp_path / "run", resume=True).sha256 == whole.sha256
+    assert steps == list(range(1, 10))
+
+
+@pytest.mark.parametrize(("able", "wanted"), [(True, True), (False, False)])
+def test_on_cuda_the_forward_pass_is_bf16_where_the_gpu_has_it(
+    monkeypatch: pytest.MonkeyPatch, able: bool, wanted: bool
+) -> None:
+    """Without a GPU only the choice can be tested; bf16 needs no loss scaling, so there is none to test."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: able)
+    assert datasets.config(device="cuda:0", precision="auto").bf16() is wanted
+    assert datasets.config(device="cuda:0", precision="fp32").bf16() is False
+
+
+def test_threads_can_be_bounded_from_outside(manifest: Manifest, images: Path, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        seen: list[int] = []
+        for most, threads in ((1, 2), (1, None), (2, 1)):
+            train(
+                manifest, images, datasets.config(threads=threads, workers=8, epochs=0), tmp_path / f"{most}{threads}",
+                max_threads=most, on_event=lambda event: seen.append(torch.get_num_threads()),
+            )  # fmt: skip
+        assert set(seen) == {1}
+    finally:
+        torch.set_num_threads(before)
