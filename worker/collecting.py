@@ -21,6 +21,7 @@ from ml.importers import Seen, assemble
 from ml.manifest import Group
 from ml.tables import Column, Row, read
 from worker.client import Client, ClientError
+from worker.screen import counted
 from worker.stored_pictures import Gathered, host_of, pinned
 
 _BATCH = 1000
@@ -100,12 +101,12 @@ def gather(
         if before is not row:
             repeated += 1
             if before.labels != row.labels:
-                notes.append(f"line {row.line} shows the picture of line {before.line} with other labels: left out")
+                notes.append(f"line {row.line} has other labels than line {before.line}, which shows the same picture")
             continue
         rows.append(replace(row, image=image.work_key, columns=_columns(row, job_id)))
         seen.append(pinned(blobs, image.work_key, image.work_sha256, image.pdq, image.pdq_quality or 0))
     if repeated:
-        notes.insert(0, f"{repeated} URLs show a picture that an earlier line shows: each picture is taken once")
+        notes.insert(0, f"{counted(repeated, 'URL')} left out: the same picture as on an earlier line")
     made = assemble(name, version, pool.groups, rows, seen, column=by, origin=str(pool.source))
     return Gathered(made, tuple(notes))
 

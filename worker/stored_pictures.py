@@ -25,6 +25,7 @@ from ml.errors import DatasetError
 from ml.importers import MIN_PDQ_QUALITY, Imported, Seen, assemble
 from ml.manifest import Group, Kind, Value
 from ml.tables import Row
+from worker.screen import counted
 
 PERSON, MODEL = "person", "model"
 DECIDED = tuple(verdict for verdict in VERDICTS if verdict != "review")
@@ -185,7 +186,7 @@ def _gathered(
         distinct.setdefault(picture.work_key or picture.sha256.hex(), (picture, about))
     notes = []
     if repeated := len(found) - len(distinct):
-        notes.append(f"{repeated} items show a picture that another one shows: each picture is taken once")
+        notes.append(f"{counted(repeated, 'item')} left out: the same picture as another one")
     groups, left_out = groups_of(about for _, about in distinct.values())
     notes += left_out
     if not groups:

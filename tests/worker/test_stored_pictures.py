@@ -86,7 +86,7 @@ def test_a_job_becomes_a_dataset_of_its_sure_tags(shop: Shop) -> None:
     made = shop.of_job(job)
     manifest = made.imported.manifest
     assert values(manifest, "colour") == COLOURS * 2
-    assert made.notes == ("1 items show a picture that another one shows: each picture is taken once",)
+    assert made.notes == ("1 item left out: the same picture as another one",)
     first, second = manifest.entries[:2]
     assert dict(first.columns) == {
         "host": "a.test",
