@@ -69,8 +69,8 @@ def test_ml_stands_alone() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["ml.images", "ml.facts", "api.app", "worker.crawler", "worker.app", "worker.tasks", "worker.maintenance", "worker.trainer",
-     "worker.sandbox_child", "worker.cli"],
+    ["ml.images", "ml.facts", "api.app", "worker.crawler", "worker.app", "worker.tasks", "worker.maintenance",
+     "worker.trainer", "worker.sandbox_child", "worker.cli"],
 )  # fmt: skip
 def test_torch_is_not_loaded_by(module: str) -> None:
     """API, crawlers and maintenance run without torch, and the worker's parent must not touch the device."""
