@@ -8,7 +8,7 @@ from pathlib import Path
 from db import datasets, registry
 from db.blobs import LocalBlobs
 from db.errors import Conflict, NotFound
-from db.session import Database
+from db.session import Database, Session
 from worker import manifests, model_bundle
 from worker.model_store import Pulled
 
@@ -44,21 +44,15 @@ def calibrate(
     with database.transaction() as session:
         model = registry.by_ref(session, model_ref)
         dataset = datasets.by_ref(session, dataset_ref)
-        try:
-            registry.by_ref(session, f"{model.name}@{version}")
-        except NotFound:
-            pass
-        else:
-            raise Conflict(f"{model.name}@{version} exists already: choose another version.")
+        _must_be_new(session, f"{model.name}@{version}")
     manifest = manifests.load(blobs, dataset)
     loaded = artifact.load(model_root / model.name / model.version, model.sha256)
     if half:
         loaded = replace(loaded, state=artifact.halved(loaded.state))
     groups = scoring.model_groups(loaded.card, manifest)
     predictor = Predictor([loaded], threads=threads)
-    found = scoring.predictions(
-        predictor, loaded.card, manifest.split(split), manifests.root_of(blobs, dataset), decode_threads=threads
-    )
+    root = manifests.root_of(blobs, dataset)
+    found = scoring.predictions(predictor, loaded.card, manifest.split(split), root, decode_threads=threads)
     gathered = scoring.gather(found, groups)
     card = fitted(loaded.card, gathered.groups, wanted_precision=wanted_precision, thresholds_for=thresholds_for)
     card = replace(card, version=version, parent=model.ref)
@@ -74,3 +68,11 @@ def calibrate(
     with database.transaction() as session:
         registry.install_model(session, made.card, made.sha256)
     return made
+
+
+def _must_be_new(session: Session, ref: str) -> None:
+    try:
+        registry.by_ref(session, ref)
+    except NotFound:
+        return
+    raise Conflict(f"{ref} exists already: choose another version.")
