@@ -43,7 +43,8 @@ class TrainConfig:
     precision: of the forward pass: "bf16", "fp32", or "auto": bf16 where the device multiplies it itself.
     device: as torch names it. devices: processes that train together, each with a GPU of its own if device is cuda.
     threads: torch's, None leaves them; workers: threads that prepare pictures.
-    seed: of everything random. cache_side: short side of the pictures that are kept decoded.
+    seed: of everything random. init_seed: of the weights that start as chance, where it is another: runs that begin
+    alike can be averaged (`ml.soup`). cache_side: short side of the pictures that are kept decoded.
     checkpoint_steps: a checkpoint every so many optimizer steps, and after every epoch.
     half_weights: store fp16 weights. serve_precision: the card's `precision`.
     """
@@ -78,6 +79,7 @@ class TrainConfig:
     threads: int | None = None
     workers: int = 2
     seed: int = 0
+    init_seed: int | None = None
     cache_side: int = 256
     checkpoint_steps: int = 200
     half_weights: bool = True

@@ -55,6 +55,7 @@ class Run:
             raise DatasetError("dataset_empty", f"fewer pictures than {ranks.world} devices", field=config.train_split)
         learned = [entry for entry in manifest.split(config.train_split) if entry.image in cache]
         self.heads = heads.heads(manifest, learned, config.balance)
+        torch.manual_seed(config.seed if config.init_seed is None else config.init_seed)
         network, last = heads.network(config.architecture, manifest, init)
         recipe = Recipe(
             preset=config.preprocessing(),

@@ -32,8 +32,8 @@ def calibrate(
     """Install and register `version` of the model as a candidate; its parent is the model that it was made of.
 
     Thresholds are those of the best F1, or of the most recall at `wanted_precision`, of the groups `thresholds_for`
-    (None: of all). The card gets the figures of these pictures, with intervals over `clusters`. `half` stores the weights
-    as fp16, and calibrates those. Raises Conflict for a version that exists, NotFound, DatasetError, ArtifactError.
+    (None: of all). The card gets the figures of these pictures, with intervals over `clusters`. `half` stores fp16
+    weights, and calibrates those. Raises Conflict for a version that exists, NotFound, DatasetError, ArtifactError.
     """
     from ml import artifact, card_figures, scoring
     from ml.calibrate import fitted

@@ -1,12 +1,12 @@
 """From labelled pictures to an activated model in one go: import, train, calibrate, evaluate, activate.
 
     pictures ─► dataset ─► NAME@V-trained ─► NAME@V, calibrated ─► evaluation, report ─► gate ─► active
+                                  └ several, from the same start ─► NAME@V-averaged
 
 Every step leaves its outcome in the registry, so that the same call after an interruption goes on where it ended: the
 dataset is known by its content, the run by its checkpoint, the model by its name.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from db.blobs import LocalBlobs
 from db.errors import Conflict, NotFound
 from db.session import Database
 from db.tables import Dataset, TrainingRun
-from worker import calibrating, evaluating, manifests, promotion_margins
+from worker import averaging, calibrating, evaluating, manifests, promotion_margins
 from worker.errors import WorkerError
 from worker.recipes import Recipe, RecipeInvalid
 from worker.train_runs import Event, Trainer
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ml.importers import Imported
     from ml.manifest import Manifest
 
-UNFINISHED = "-trained"  # ends the version of the network before its calibration
+TRAINED, AVERAGED = "-trained", "-averaged"  # end the versions of networks before their calibration
 
 
 class LearningStopped(WorkerError):
@@ -90,8 +90,8 @@ class Learning:
         dataset, manifest = self._timed("import", lambda: self._dataset(wanted))
         version = wanted.version or self._version(wanted.name)
         ref = f"{wanted.name}@{version}"
-        self._timed("train", lambda: self._train(wanted, dataset, manifest, version))
-        self._timed("calibrate", lambda: self._calibrate(wanted, dataset, version))
+        trained = self._timed("train", lambda: self._trained(wanted, dataset, version))
+        self._timed("calibrate", lambda: self._calibrate(wanted, dataset, trained, version))
         split = recipe.evaluation.split or ("test" if manifest.split("test") else recipe.calibration.split)
         evaluation = self._timed("evaluate", lambda: self._evaluate(wanted, ref, dataset, split))
         if wanted.activate:
@@ -141,12 +141,29 @@ class Learning:
         with self._database.transaction() as session:
             return training.next_version(session, name)
 
-    def _train(self, wanted: Wanted, dataset: Dataset, manifest: "Manifest", version: str) -> None:
-        run = self._run(wanted, dataset, version)
+    def _trained(self, wanted: Wanted, dataset: Dataset, version: str) -> str:
+        """The reference of the network to calibrate: of the only training, or the mean of several."""
+        refs = [self._train(wanted, dataset, version + TRAINED, {})]
+        first = wanted.recipe.train.get("seed", 0)
+        for number, seed in enumerate(wanted.recipe.average_seeds, start=2):
+            # Networks can be averaged where they started alike, and so learned alike what each output means.
+            other = {"seed": seed, "init_seed": wanted.recipe.train.get("init_seed", first)}
+            refs.append(self._train(wanted, dataset, f"{version}{TRAINED}-{number}", other))
+        if len(refs) == 1:
+            return refs[0]
+        mean = f"{wanted.name}@{version}{AVERAGED}"
+        if not self._registered(mean):
+            averaging.average(self._database, self._root, refs, version + AVERAGED)
+            self._say(f"{mean} is the mean of {len(refs)} networks")
+        return mean
+
+    def _train(self, wanted: Wanted, dataset: Dataset, version: str, other: dict[str, Any]) -> str:
+        run = self._run(wanted, dataset, version, other)
+        ref = f"{run.name}@{run.version}"
         if run.state == "finished":
-            self._say(f"{run.name}@{run.version} is trained already")
-            return
-        self._say(f"run {run.id} makes {run.name}@{run.version} from {dataset.ref}")
+            self._say(f"{ref} is trained already")
+            return ref
+        self._say(f"run {run.id} makes {ref} from {dataset.ref}")
         ended = self.trainer.run_once(run.id)
         if ended is None:
             raise LearningStopped("run_taken", f"another trainer works on run {run.id}: wait for it, or cancel the run")
@@ -154,49 +171,54 @@ class Learning:
             raise LearningStopped("run_stopped", "stopped; the same command goes on from the last checkpoint")
         if ended.state != "finished":
             raise LearningStopped(ended.code or ended.state, f"run {ended.id} is {ended.state}: {ended.detail or ''}")
+        return ref
 
-    def _run(self, wanted: Wanted, dataset: Dataset, version: str) -> TrainingRun:
+    def _run(self, wanted: Wanted, dataset: Dataset, version: str, other: dict[str, Any]) -> TrainingRun:
         """The run that this command started before, or a new one."""
         from ml.train_config import from_dict
 
-        name, trained = wanted.name, version + UNFINISHED
-        settings = {**wanted.recipe.train, "name": name, "version": trained}
+        name = wanted.name
+        settings = {**wanted.recipe.train, **other, "name": name, "version": version}
         if "init" in settings:
             raise RecipeInvalid("train.init: give --init, for it is a file or a model of this machine", "train.init")
-        document = json.loads(json.dumps(from_dict(settings).to_dict()))
+        document = from_dict(settings).to_dict()
         with self._database.transaction() as session:
             try:
-                known = training.by_name(session, name, trained)
+                known = training.by_name(session, name, version)
             except NotFound:
-                return training.enqueue(session, dataset.id, name, trained, document, init=wanted.init)
+                return training.enqueue(session, dataset.id, name, version, document, init=wanted.init)
+        # Settings that did not exist when the run began have their defaults.
+        config = from_dict({**known.config, "name": name, "version": version}).to_dict()
         for what, here, there in (
             ("pictures", dataset.id, known.dataset_id),
-            ("settings", document, known.config),
+            ("settings", document, config),
             ("start weights", wanted.init, known.init),
         ):
             if here != there:
-                raise Conflict(f"{name}@{trained} is made with other {what}: choose another --version.")
+                raise Conflict(f"{name}@{version} is made with other {what}: choose another --version.")
         if known.state in ("failed", "cancelled"):
             why = known.detail or known.id
-            raise Conflict(f"The run of {name}@{trained} is {known.state} ({why}): choose another --version.")
+            raise Conflict(f"The run of {name}@{version} is {known.state} ({why}): choose another --version.")
         return known
 
-    def _calibrate(self, wanted: Wanted, dataset: Dataset, version: str) -> None:
-        recipe = wanted.recipe
+    def _registered(self, ref: str) -> bool:
         with self._database.transaction() as session:
             try:
-                registry.by_ref(session, f"{wanted.name}@{version}")
+                registry.by_ref(session, ref)
             except NotFound:
-                pass
-            else:
-                self._say(f"{wanted.name}@{version} is calibrated already")
-                return
-            groups = dataset.summary["groups"]
+                return False
+            return True
+
+    def _calibrate(self, wanted: Wanted, dataset: Dataset, trained: str, version: str) -> None:
+        recipe, groups = wanted.recipe, dataset.summary["groups"]
+        if self._registered(f"{wanted.name}@{version}"):
+            self._say(f"{wanted.name}@{version} is calibrated already")
+            return
         chosen = recipe.calibration.thresholds
         if chosen is None:
             chosen = [name for name, group in groups.items() if group["kind"] == "attributes"]
         made = calibrating.calibrate(
-            self._database, self._blobs, self._root, f"{wanted.name}@{version}{UNFINISHED}", dataset.ref,
+            self._database, self._blobs, self._root, trained, dataset.ref,
             recipe.calibration.split, version,
             wanted_precision=recipe.calibration.precision, thresholds_for=chosen,
             clusters=recipe.evaluation.clusters, rounds=recipe.evaluation.rounds,

@@ -58,9 +58,13 @@ class Evaluation(_Strict):
 
 
 class Recipe(_Strict):
-    """`train`: fields of `ml.train_config.TrainConfig`. `name`: of model and dataset, where the command gives none."""
+    """`name`: of model and dataset, where the command gives none. `train`: fields of `ml.train_config.TrainConfig`.
+
+    `average_seeds`: seeds of further trainings from the same start, whose weights are averaged with the first's.
+    """
 
     name: str | None = None
+    average_seeds: list[int] = []
     data: Data = Data()
     train: dict[str, Any] = {}
     calibration: Calibration = Calibration()
