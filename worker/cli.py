@@ -79,7 +79,8 @@ def _report(error: Exception) -> bool:
     if not isinstance(error, (ClientError, ServiceError, DbError, ModelError, WorkerError)):
         return False
     # The API speaks of its parameter; who reads this has an option.
-    text = str(error).replace("`on_invalid=skip`", "`--skip-invalid`")
+    text = error.detail if isinstance(error, ModelError) else str(error)  # its text has the code in front
+    text = text.replace("`on_invalid=skip`", "`--skip-invalid`")
     screen.print(f"[red]{plain(text)}[/] [dim]({plain(error.code)})[/]", soft_wrap=True)
     if isinstance(error, (ApiProblem, WrongLines)):
         for detail in error.errors[:10]:
