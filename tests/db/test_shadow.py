@@ -85,7 +85,8 @@ def test_the_sample_is_chosen_by_the_pictures_themselves(db: Database, account: 
     for _ in range(2):
         run, sample = claimed(db)
         taken[run.id] = {picture.sha256 for picture in sample.pictures}
-    shas = [bytes(row[0]) for row in look(db, "SELECT sha256 FROM images")]  # type: ignore[arg-type]
+    with db.transaction() as session:
+        shas = [bytes(sha) for sha in session.scalars(text("SELECT sha256 FROM images"))]
 
     def expected(share: float) -> set[bytes]:
         return {sha for sha in shas if int.from_bytes(hashlib.sha256(sha).digest()[:4], "big") < share * 2**32}

@@ -13,7 +13,8 @@ from ml.tiny import make_tiny
 from tests.faults.system import Role, System, until
 from worker import leashed
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+LONG = 180  # the lowest priority waits for everybody else on the machine
 
 
 def candidate(system: System, version: str) -> str:
@@ -55,11 +56,11 @@ def test_a_run_whose_process_is_killed_goes_on_and_live_jobs_are_as_ever(system:
     assert "compared with tiny-tags@1" in tagmill(system, "shadow", "start", ref, "--share", "1", "--pictures", "500")
     first = system.submit(40)
     system.settle(first)
-    until(lambda: (tmp_path / points[0]).exists(), 60, "the first death")
+    until(lambda: (tmp_path / points[0]).exists(), LONG, "the first death")
     second = system.submit(40)
     system.settle(second)
-    until(lambda: (tmp_path / points[1]).exists(), 90, "the second death")
-    until(lambda: latest(system, ref).compared >= 80, 90, "every picture to be compared")
+    until(lambda: (tmp_path / points[1]).exists(), LONG, "the second death")
+    until(lambda: latest(system, ref).compared >= 80, LONG, "every picture to be compared")
     system.settle(system.submit(8))  # also the oracle's last word on all jobs
     assert worker.process.poll() is None
     run = latest(system, ref)
@@ -85,7 +86,7 @@ def test_a_damaged_candidate_fails_alone(system: System) -> None:
         shadow.start(session, ref, shadow.Limits(1.0, pictures=100))
     job = system.submit(24)
     system.settle(job)
-    until(lambda: latest(system, ref).state == "failed", 90, "the run to fail")
+    until(lambda: latest(system, ref).state == "failed", LONG, "the run to fail")
     run = latest(system, ref)
     assert (run.code, run.compared) == ("weights_hash_mismatch", 0)
     assert worker.process.poll() is None
@@ -106,9 +107,9 @@ def test_its_process_ends_with_the_worker(system: System) -> None:
         words = {int(pid): leashed.command_line(int(pid)) or "" for pids in listed for pid in pids}
         return [pid for pid, line in words.items() if line.rstrip().endswith("-m worker.shadow")]
 
-    until(lambda: bool(companions()), 60, "the worker to start a process for the run")
+    until(lambda: bool(companions()), LONG, "the worker to start a process for the run")
     (companion,) = companions()
-    until(lambda: latest(system, ref).compared == 16, 60, "it to work")
+    until(lambda: latest(system, ref).compared == 16, LONG, "it to work")
     worker.kill()
     until(lambda: not Path(f"/proc/{companion}").exists(), 40, "it to end")
     with system.owner.transaction() as session:
