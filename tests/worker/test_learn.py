@@ -81,6 +81,22 @@ def test_a_second_call_makes_the_next_version_of_the_same_data(
     assert "other settings" in wrong
 
 
+def test_the_mean_of_several_trainings_is_what_is_calibrated(
+    tagmill: Commands, photos: Path, recipe: Path, db: Database
+) -> None:
+    recipe.write_text("average_seeds = [7, 9]\n" + recipe.read_text())
+    said = tagmill("learn", str(photos), "--recipe", str(recipe))
+    assert "colours@1 from colours@1 is active" in said
+    with db.transaction() as session:
+        runs = [training.by_name(session, "colours", f"1-trained{end}") for end in ("", "-2", "-3")]
+        model = registry.by_ref(session, "colours@1")
+        mean = registry.by_ref(session, "colours@1-averaged")
+    assert [(run.config["seed"], run.config["init_seed"]) for run in runs] == [(3, None), (7, 3), (9, 3)]
+    assert model.card["parent"] == mean.ref
+    assert [of["model"] for of in mean.card["metrics"]["average_of"]] == [f"{run.name}@{run.version}" for run in runs]
+    tagmill("learn", str(photos), "--recipe", str(recipe), "--version", "1")  # makes nothing anew, which would conflict
+
+
 @pytest.mark.parametrize(
     ("line", "field"),
     [
