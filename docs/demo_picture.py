@@ -30,7 +30,7 @@ def main() -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
     text = done.stdout.decode().replace(str(ROOT), "~/tagmill")
     # Of a line that is drawn again and again (the bar), what stood there last.
-    lines = [([part for part in _REDRAWN.split(line) if part] or [""])[-1] for line in text.splitlines()]
+    lines = [([part for part in _REDRAWN.split(line) if part] or [""])[-1] for line in text.rstrip("\n").split("\n")]
     screen = Console(width=COLUMNS + 8, record=True, file=open(os.devnull, "w"), force_terminal=True)  # noqa: SIM115
     for line in lines:
         screen.print(Text.from_ansi(line), soft_wrap=True)
