@@ -77,17 +77,12 @@ def _run(wanted: "Wanted") -> None:
 
 
 def _show(learned: "Learned", seconds: float) -> None:
-    from rich.table import Table
-
+    from worker import evaluation_page
     from worker.screen import console, plain
 
     screen = console()
-    for name, group in learned.evaluation.groups.items():
-        about = f"{plain(name)}: {group.pictures} pictures of {plain(learned.evaluation.about.split)}"
-        table = Table("figure", "value", "95 % interval", title=about, title_justify="left", box=None)
-        for figure, value in group.figures.items():
-            table.add_row(figure.replace("_", " "), f"{value.value:.4f}", f"{value.low:.4f} … {value.high:.4f}")
-        screen.print(table)
+    for part in evaluation_page.render(learned.evaluation):
+        screen.print(part)
     steps = ", ".join(f"{step} {_clock(took)}" for step, took in learned.seconds.items())
     state = "active" if learned.active else "a candidate"
     screen.print(f"{plain(learned.ref)} from {plain(learned.dataset)} is {state} after {_clock(seconds)}: {steps}")
