@@ -110,9 +110,7 @@ class TrainingRunIn(Sent):
 
     dataset: str = Field(min_length=1, max_length=200, pattern=PLAIN, description="NAME@VERSION, or NAME: the newest.")
     name: str = Field(pattern=NAME, description="Of the model to make.")
-    version: str | None = Field(
-        default=None, pattern=NAME, description="Of the model; else the next number."
-    )
+    version: str | None = Field(default=None, pattern=NAME, description="Of the model; else the next number.")
     init: str | None = Field(
         default=None,
         pattern=r"^[a-z0-9][a-z0-9._-]{0,63}@[a-z0-9][a-z0-9._-]{0,63}$",

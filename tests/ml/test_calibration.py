@@ -20,7 +20,7 @@ def calibrated(pictures: int, seed: int) -> Scored:
 
 
 def test_chance_of_one_bin_is_the_mean_distance_of_a_share() -> None:
-    # 400 decisions of 0.5: the share that comes true is normal around 0.5 with σ = 0.025; its mean distance is σ·√(2/π).
+    # Of 400 decisions at 0.5, the share that comes true is normal around 0.5 with σ = 0.025; mean distance σ·√(2/π).
     flat = Scored("attributes", names(1), np.full((400, 1), 0.5), np.zeros((400, 1), np.int8), np.full(1, 0.5))
     mean, low, high = calibration.by_chance(flat, rounds=4000)
     assert mean == pytest.approx(0.025 * np.sqrt(2 / np.pi), rel=0.06)
