@@ -77,6 +77,9 @@ class TrainingConfigIn(Sent):
     threads: int | None = Field(default=None, ge=1, le=1024, description="Threads that compute on a CPU.")
     workers: int = Field(default=2, ge=1, le=1024, description="Threads that prepare pictures.")
     seed: int = Field(default=0, ge=-(2**31), lt=2**31)
+    init_seed: int | None = Field(
+        default=None, ge=-(2**31), lt=2**31, description="Of the weights that start as chance, where it is another."
+    )
     cache_side: int = Field(default=256, ge=1, le=4096, description="Short side of the pictures kept decoded.")
     checkpoint_steps: int = Field(default=200, ge=1, le=1_000_000_000)
     half_weights: bool = True
