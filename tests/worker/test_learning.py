@@ -141,8 +141,9 @@ def test_a_killed_trainer_is_noticed_and_its_run_ends_with_the_same_weights(
     both = [artifact.load(tagmill.models / name / "1").state for name in ("whole", "broken")]
     assert both[0].keys() == both[1].keys()
     assert all((both[0][name] == both[1][name]).all() for name in both[0])
-    (ended,) = rows(owner_db, "SELECT state, attempts FROM training_runs WHERE id = :id", id=run.id)
-    assert (ended.state, ended.attempts) == ("finished", 2)
+    (ended,) = rows(owner_db, "SELECT state, fence, attempts FROM training_runs WHERE id = :id", id=run.id)
+    assert (ended.state, ended.fence) == ("finished", 2)
+    assert ended.attempts == 1, "it went on from a checkpoint, which starts the count anew"
 
 
 def queued(owner_db: Database, tmp_path: Path) -> tuple[UUID, Path]:
