@@ -1,6 +1,6 @@
 """Drift of an account's sources, as maintenance computed it. Measures nothing."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal
 
 from flask import Response
@@ -105,12 +105,11 @@ def read(call: Call, query: DriftQuery) -> Response:
         rows = drift.since(session, call.account_id, found.day, found.day)
         before = drift.history(session, call.account_id, found.day, query.days)
     chosen = [row for row in rows if query.model in (None, row.model) and query.level in (None, row.level)]
-    oldest = found.day - timedelta(days=query.days)
     page = DriftPage(
         day=found.day,
         computed_at=found.computed_at.astimezone(UTC),
         sources=[_source(row) for row in chosen],
-        history=[DriftDayOut(day=day, levels=levels) for day, levels in before if day > oldest],
+        history=[DriftDayOut(day=day, levels=levels) for day, levels in before],
     )
     return json_answer(page)
 

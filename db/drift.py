@@ -7,8 +7,8 @@ Results of reruns are no new pictures and do not count. Judging is `ml.drift`'s 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date
+from dataclasses import asdict, dataclass
+from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import select, text
@@ -84,20 +84,19 @@ def count(session: Session, day: date, *, sources: int = SOURCES, kept: float = 
     return found
 
 
-def replace(session: Session, day: date, rows: Sequence[Figures]) -> None:
-    """The day's rows are these from now on, whatever they were."""
+def clock(session: Session) -> datetime:
+    """When this transaction began: what it counts is known as of then."""
+    return session.scalars(text("SELECT now()")).one()
+
+
+def replace(session: Session, day: date, rows: Sequence[Figures], at: datetime | None = None) -> None:
+    """The day's rows are these from now on, whatever they were. `at`: when they were counted, if not just now."""
     session.execute(text("DELETE FROM drift WHERE day = :day"), {"day": day})
     values = [
         {
+            **asdict(row),
             "day": day,
-            "account_id": row.account_id,
-            "model": row.model,
-            "source": row.source,
-            "pictures": row.pictures,
             "figures": json.dumps(row.figures),
-            "level": row.level,
-            "reason": row.reason,
-            "psi": row.psi,
             "baseline": None if row.baseline is None else json.dumps(row.baseline),
             "measures": json.dumps(row.measures),
         }
@@ -107,9 +106,10 @@ def replace(session: Session, day: date, rows: Sequence[Figures]) -> None:
         session.execute(_INSERT, values)
     session.execute(
         text(
-            "INSERT INTO drift_days (day) VALUES (:day) ON CONFLICT (day) DO UPDATE SET computed_at = clock_timestamp()"
+            "INSERT INTO drift_days VALUES (:day, coalesce(CAST(:at AS timestamptz), clock_timestamp()))"
+            " ON CONFLICT (day) DO UPDATE SET computed_at = excluded.computed_at"
         ),
-        {"day": day},
+        {"day": day, "at": at},
     )
 
 
@@ -179,7 +179,7 @@ def owners(session: Session) -> dict[int, str]:
 
 
 def history(session: Session, account_id: int, end: date, days: int) -> list[tuple[date, dict[str, int]]]:
-    """The last `days` computed days up to `end`, newest first, each with its sources by level."""
+    """The computed days among the last `days` up to `end`, newest first, each with its sources by level."""
     rows = session.execute(_HISTORY, {"account": account_id, "end": end, "days": days})
     return [(row.day, dict(row.levels)) for row in rows]
 
@@ -259,7 +259,7 @@ _PENDING = text(
     """
     SELECT CAST(d AS date) AS day
     FROM generate_series(greatest(current_date - :back,
-        coalesce((SELECT min(CAST(created_at AS date)) FROM jobs), current_date)),
+        coalesce((SELECT CAST(created_at AS date) FROM jobs ORDER BY id LIMIT 1), current_date)),
       current_date - 1, interval '1 day') d
     WHERE now() >= d + interval '1 day' + make_interval(mins => :grace) AND NOT EXISTS (SELECT FROM drift_days c
       WHERE c.day = CAST(d AS date) AND c.computed_at >= d + interval '1 day' + make_interval(mins => :grace))
@@ -290,9 +290,11 @@ _HISTORY = text(
     SELECT c.day, coalesce(d.levels, '{}') AS levels FROM drift_days c
     LEFT JOIN (
       SELECT day, jsonb_object_agg(level, sources) AS levels FROM (
-        SELECT day, level, count(*) AS sources FROM drift WHERE account_id = :account GROUP BY day, level
+        SELECT day, level, count(*) AS sources FROM drift
+        WHERE day > CAST(:end AS date) - CAST(:days AS integer) AND day <= :end AND account_id = :account
+        GROUP BY day, level
       ) l GROUP BY day
     ) d USING (day)
-    WHERE c.day <= :end ORDER BY c.day DESC LIMIT :days
+    WHERE c.day > CAST(:end AS date) - CAST(:days AS integer) AND c.day <= :end ORDER BY c.day DESC
     """
 )

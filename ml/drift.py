@@ -4,7 +4,7 @@ Scores: the population stability index (PSI) over the bins of a histogram and on
 Σ (p − q) ln(p / q); its customary limits 0.1 and 0.25 are those of N. Siddiqi, Credit Risk Scorecards (2006). Without
 any drift it is about (1/n + 1/m) χ² with bins − 1 degrees of freedom (B. Yurdakul and J. Naranjo, Statistical
 properties of the population stability index, Journal of Risk Model Validation 14(4), 2020): below the 99 % quantile of
-that it is noise.
+that, raised for the number of histograms of a group (Bonferroni), it is noise.
 Rates: the difference of two shares with Newcombe's hybrid score interval (R. Newcombe, Statistics in Medicine 17, 1998,
 method 10), widened for the number of labels compared (Bonferroni).
 """
@@ -126,28 +126,33 @@ def _group(name: str, live: Profile, base: Profile, same_mix: bool) -> list[Meas
     ours, theirs = live.groups.get(name), base.groups.get(name)
     kind = (ours or theirs or GroupProfile("attributes")).kind
     ours, theirs = ours or GroupProfile(kind), theirs or GroupProfile(kind)
-    found = []
-    if kind == "exclusive":
-        found.append(_scores(name, None, ours.histogram, theirs.histogram, live.pictures, base.pictures))
     labels = sorted(ours.labels.keys() | theirs.labels.keys())
     level = 1 - (1 - LEVEL) / max(1, len(labels))
+    # A moderation model has a histogram for each class: at 99 % each, five of them would cry wolf one day in twenty.
+    own = [label for label in labels for of in (ours, theirs) if label in of.labels and of.labels[label].histogram]
+    quiet = 1 - (1 - LEVEL) / max(1, len(set(own)) + (kind == "exclusive"))
+    found = []
+    if kind == "exclusive":
+        found.append(_scores(name, None, ours.histogram, theirs.histogram, live.pictures, base.pictures, quiet))
     for label in labels:
         mine, its = ours.labels.get(label), theirs.labels.get(label)
         histograms = (mine.histogram if mine else [], its.histogram if its else [])
         if any(histograms):
-            found.append(_scores(name, label, *histograms, live.pictures, base.pictures))
+            found.append(_scores(name, label, *histograms, live.pictures, base.pictures, quiet))
         capped = kind == "exclusive" and not same_mix
         given = (mine.given if mine else 0, its.given if its else 0)
         found.append(_rate(name, label, given, (live.pictures, base.pictures), level, capped))
     return found
 
 
-def _scores(group: str, label: str | None, live: list[int], base: list[int], n: int, m: int) -> Measure:
+def _scores(
+    group: str, label: str | None, live: list[int], base: list[int], n: int, m: int, confidence: float
+) -> Measure:
     bins = max(len(live), len(base))
     ours, theirs = ([*(counts or [0] * bins), of - sum(counts)] for counts, of in ((live, n), (base, m)))
     value = psi(ours, theirs)
     level: Level = "ok"
-    if value > psi_noise(ours, theirs):
+    if value > psi_noise(ours, theirs, confidence):
         level = "drifted" if value >= PSI_DRIFTED else "watch" if value >= PSI_WATCH else "ok"
     means = (_mean(live), _mean(base))
     return Measure("scores", group, label, level, value, *means, divergence=jensen_shannon(ours, theirs))

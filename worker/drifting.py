@@ -1,11 +1,12 @@
-"""Computes the drift of days: counts in the database, judged against each model's baseline, stored in one transaction.
+"""Computes the drift of days: counts in the database, judged against each model's baseline, stored day by day.
 
     pending days, oldest first ─► counts of the day ─► a profile for each account, model and source, and one of `all`
     the model's newest evaluation, else its first days at the source ─► baseline ─► `ml.drift.judge` ─► rows of the day
 
-An advisory lock lets one process at a time do so. A day computed again replaces its rows.
+An advisory lock lets one process at a time count. A day computed again replaces its rows.
 """
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -14,13 +15,14 @@ from typing import Any
 from db import drift as rows
 from db import locks
 from db.drift import Count, Figures
-from db.errors import Conflict
+from db.errors import Conflict, DbError
 from db.session import Database, Session
 from ml import drift
 from ml.score_profile import GIVEN_AT, Profile
 from worker import log
 
 CATCH_UP_DAYS = 14
+RETRY_S = 3600.0  # a day that failed costs the database too much to be tried at each turn
 FIRST_DAYS = 7  # of a model without a counted evaluation: the days that its later ones are compared with
 SHOWN = 12  # measures kept of a row; those that moved most
 ALL = "all"  # every source of the account together, for where each alone has few pictures
@@ -44,19 +46,34 @@ class DriftBusy(Conflict):
     code = "drift_busy"
 
 
-def run_once(database: Database) -> int:
-    """Compute the days that are due; how many. Nothing where another process does so."""
+def run_once(database: Database, failed: dict[date, float] | None = None) -> int:
+    """Compute the days that are due; how many. Nothing where another process does so.
+
+    A day that fails is logged and keeps no other one waiting. `failed`: when each such day may be tried again, in
+    monotonic seconds; kept by whoever calls this again and again.
+    """
+    failed = {} if failed is None else failed
+    logger = log.get("maintenance")
     with database.transaction() as session:
         due = rows.pending(session, CATCH_UP_DAYS)
     done = 0
     for day in due:
+        if time.monotonic() < failed.get(day, 0.0):
+            continue
         try:
             computed = compute(database, day)
         except DriftBusy:
             break
-        log.get("maintenance").info(
-            "drift computed", day=str(day), rows=computed.rows, pictures=computed.pictures, **computed.levels
-        )
+        except DbError as error:
+            failed[day] = time.monotonic() + RETRY_S
+            logger.error("drift of a day failed, will try again", day=str(day), code=error.code, error=str(error))
+            continue
+        except Exception:  # top of the stage of a day: its fault must not end the others
+            failed[day] = time.monotonic() + RETRY_S
+            logger.exception("drift of a day failed unexpectedly, will try again", day=str(day))
+            continue
+        failed.pop(day, None)
+        logger.info("drift computed", day=str(day), rows=computed.rows, pictures=computed.pictures, **computed.levels)
         done += 1
     if done:
         with database.transaction() as session:
@@ -69,10 +86,14 @@ def compute(database: Database, day: date) -> Computed:
     with database.transaction() as session:
         if not locks.try_lock(session, "drift"):
             raise DriftBusy("Another process computes drift right now: try again in a minute.")
-        profiles = _profiles(rows.count(session, day, kept=GIVEN_AT))
-        bases = _Baselines(session, sorted({model for _, model, _ in profiles}), day)
-        judged = [_row(key, profile, bases) for key, profile in sorted(profiles.items())]
-        rows.replace(session, day, judged)
+        at = rows.clock(session)
+        counts = rows.count(session, day, kept=GIVEN_AT)
+        bases = _Baselines(session, sorted({count.model for count in counts}), day)
+    # With no transaction open: many accounts and a thousand labels take longer to judge than the server lets one idle.
+    judged = [_row(key, profile, bases) for key, profile in sorted(_profiles(counts).items())]
+    with database.transaction() as session:
+        locks.lock(session, "drift rows")
+        rows.replace(session, day, judged, at)
     levels: dict[str, int] = {}
     for row in judged:
         levels[row.level] = levels.get(row.level, 0) + 1

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from types import FrameType
 
 from db import buckets, hosts, idempotency, locks, shadow, workers
@@ -57,10 +58,12 @@ def duties(settings: WorkerSettings, database: Database, dispatcher: Dispatcher)
         with database.transaction() as session:
             return shadow.settle(session)
 
+    failed_days: dict[date, float] = {}
+
     def compute_drift() -> int:
         from worker import drifting  # numpy, which the first seconds of this process need not wait for
 
-        return drifting.run_once(database)
+        return drifting.run_once(database, failed_days)
 
     return [
         Duty(

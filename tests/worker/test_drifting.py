@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from db import drift, evaluations, locks, registry, stats
 from db.learning_tables import DriftRow
-from db.session import Database
+from db.session import Database, Session
 from ml.score_profile import Profile
 from tests.conftest import TestAccount, make_account
 from tests.db.test_drift import DAY, JUDGE, NOON, TAGGER, Scores, install, pictures, tags, url
@@ -152,6 +152,58 @@ def test_missed_days_are_caught_up_once(owner_db: Database, db: Database, accoun
     assert of_day(db, last - timedelta(days=1)) == {}
     assert of_day(db, last - timedelta(days=3))["a.test"].pictures == 2
     assert drifting.run_once(db) in (0, 1)
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_day_that_fails_keeps_no_other_one_waiting(
+    owner_db: Database, db: Database, account: TestAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with db.transaction() as session:
+        last = session.scalar(text("SELECT CAST(now() - interval '10 minutes' AS date) - 1"))
+    assert isinstance(last, date)
+    bad, good = last - timedelta(days=2), last - timedelta(days=1)
+    shop(owner_db, account, bad, tags(), count=2)
+    shop(owner_db, account, good, tags(), count=3)
+    count, tried = drift.count, list[date]()
+
+    def counted(session: Session, day: date, **more: Any) -> list[drift.Count]:
+        tried.append(day)
+        if day == bad:
+            raise ValueError("something odd")
+        return count(session, day, **more)
+
+    monkeypatch.setattr(drift, "count", counted)
+    failed: dict[date, float] = {}
+    assert drifting.run_once(db, failed) >= 2
+    assert set(failed) == {bad}
+    assert of_day(db, good)["a.test"].pictures == 3
+    drifting.run_once(db, failed)
+    assert tried.count(bad) == 1  # later, not at each turn
+    failed[bad] = 0.0
+    monkeypatch.setattr(drift, "count", count)
+    assert drifting.run_once(db, failed) >= 1
+    assert (failed, of_day(db, bad)["a.test"].pictures) == ({}, 2)
+
+
+@pytest.mark.usefixtures("installed")
+def test_no_transaction_is_open_while_it_judges(
+    owner_db: Database, db: Database, account: TestAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured(owner_db, 500, 0)
+    shop(owner_db, account, DAY, tags(0.95))
+    judge, seen = drifting.drift.judge, list[int]()
+
+    def judging(*profiles: Profile, **more: Any) -> Any:
+        with owner_db.transaction() as session:
+            open_ones = text(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
+            )
+            seen.append(int(session.scalar(open_ones) or 0))
+        return judge(*profiles, **more)
+
+    monkeypatch.setattr(drifting.drift, "judge", judging)
+    assert drifting.compute(db, DAY).levels == {"ok": 2}
+    assert seen == [0, 0]
 
 
 def test_one_at_a_time(db: Database) -> None:
