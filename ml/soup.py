@@ -2,16 +2,84 @@
 
 A "model soup" (Wortsman et al., "Model soups: averaging weights of multiple fine-tuned models improves accuracy
 without increasing inference time", 2022): fine-tuned from the same start, networks lie in one basin, and their mean is
-better and better calibrated than each, at the cost of one.
+better and better calibrated than each, at the cost of one. The mean's activations are not the mean of theirs, so
+BatchNorm's statistics are measured anew (as for weight averaging: Izmailov et al., 2018).
 """
 
-from collections.abc import Sequence
+import random
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from ml import architectures, augment, pixel_cache
 from ml.artifact import Artifact
-from ml.errors import ArtifactError
+from ml.errors import ArtifactError, DatasetError
+from ml.manifest import Entry, Manifest
+from ml.pixel_cache import PixelCache
+from ml.train_config import TrainConfig
+
+STATISTICS_PICTURES = 1024
+_BATCH = 64
+
+
+def mean(models: Sequence[Artifact], manifest: Manifest, images_root: Path, config: TrainConfig) -> dict[str, Tensor]:
+    """The `average` of the models with BatchNorm statistics of training pictures, as `config` shows them unmixed.
+
+    The pictures are STATISTICS_PICTURES of the training split, chosen by the config's seed. Raises ArtifactError and
+    DatasetError('dataset_empty', 'dataset_changed').
+    """
+    card = models[0].card
+    network = architectures.build(card.architecture, len(card.labels))
+    network.load_state_dict(average(models))
+    if any(isinstance(module, _BatchNorm) for module in network.modules()):
+        chosen = list(manifest.split(config.train_split))
+        random.Random(f"{config.seed}/statistics").shuffle(chosen)
+        chosen = chosen[:STATISTICS_PICTURES]
+        pixel_cache.verify(chosen, images_root)
+        with tempfile.TemporaryDirectory(prefix="tagmill-statistics-") as folder:
+            some = replace(manifest, entries=tuple(chosen))
+            cache, _ = pixel_cache.prepare(some, images_root, Path(folder), config.cache_side)
+            measure_statistics(network, _batches(chosen, cache, config))
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+
+@torch.no_grad()
+def measure_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set every BatchNorm's statistics to the mean over `batches` (normalised, N×3×H×W); leaves the network in eval
+    mode. Raises DatasetError('dataset_empty') without a batch of two pictures, which have no variance."""
+    network.eval()
+    layers = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # torch's word for the plain mean of all batches
+        layer.train()
+    seen = 0
+    for batch in batches:
+        if len(batch) > 1:
+            network(batch)
+            seen += 1
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    network.eval()
+    if not seen:
+        raise DatasetError("dataset_empty", "no picture to measure BatchNorm's statistics on")
+
+
+def _batches(entries: Sequence[Entry], cache: PixelCache, config: TrainConfig) -> Iterator[Tensor]:
+    preset, how = config.preprocessing(), config.augmentation.plain()
+    normaliser = preset.normaliser()
+    readable = [entry for entry in entries if entry.image in cache]
+    for start in range(0, len(readable), _BATCH):
+        rng = random.Random(f"{config.seed}/statistics/{start}")
+        pictures = (cache[entry.image] for entry in readable[start : start + _BATCH])
+        size = config.train_size or config.size
+        yield normaliser(torch.stack([augment.for_training(one, preset, size, how, rng) for one in pictures]))
 
 
 def average(models: Sequence[Artifact]) -> dict[str, Tensor]:

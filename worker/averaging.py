@@ -5,21 +5,30 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from db import registry
+from db import datasets, registry, training
+from db.blobs import LocalBlobs
 from db.session import Database
-from worker import model_bundle
+from worker import manifests, model_bundle
 from worker.model_store import Pulled
 
 
-def average(database: Database, model_root: Path, refs: Sequence[str], version: str) -> Pulled:
+def average(
+    database: Database, blobs: LocalBlobs, model_root: Path, refs: Sequence[str], dataset_ref: str, version: str
+) -> Pulled:
     """Install and register `version` of the first model's name; its card is the first's, and says what it is a mean of.
 
-    Raises NotFound, ArtifactError('weights_mismatch') for models that are not of one kind, Conflict.
+    `dataset_ref`: what they were trained on, for the statistics of the mean; the settings are those of the first's
+    run. Raises NotFound, ArtifactError('weights_mismatch') for models that are not of one kind, DatasetError, Conflict.
     """
     from ml import artifact, soup
+    from ml.train_config import from_dict
 
     with database.transaction() as session:
         models = [registry.by_ref(session, ref) for ref in refs]
+        run = training.by_name(session, models[0].name, models[0].version)
+        dataset = datasets.by_ref(session, dataset_ref)
+    config = from_dict({**run.config, "name": run.name, "version": run.version})
+    manifest, root = manifests.load(blobs, dataset), manifests.root_of(blobs, dataset)
     loaded = [artifact.load(model_root / model.name / model.version, model.sha256) for model in models]
     card = replace(
         loaded[0].card,
@@ -28,7 +37,7 @@ def average(database: Database, model_root: Path, refs: Sequence[str], version: 
         metrics={"average_of": [{"model": model.ref, "sha256": model.sha256} for model in models]},
     )
     with tempfile.TemporaryDirectory(prefix="tagmill-averaged-") as folder:
-        artifact.save(Path(folder), card, soup.average(loaded))
+        artifact.save(Path(folder), card, soup.mean(loaded, manifest, root, config))
         made = model_bundle.bring(model_root, Path(folder))
     with database.transaction() as session:
         registry.install_model(session, made.card, made.sha256)

@@ -153,7 +153,7 @@ class Learning:
             return refs[0]
         mean = f"{wanted.name}@{version}{AVERAGED}"
         if not self._registered(mean):
-            averaging.average(self._database, self._root, refs, version + AVERAGED)
+            averaging.average(self._database, self._blobs, self._root, refs, dataset.ref, version + AVERAGED)
             self._say(f"{mean} is the mean of {len(refs)} networks")
         return mean
 
