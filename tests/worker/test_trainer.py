@@ -24,10 +24,10 @@ from worker import doctor_roles, manifests, roles
 from worker.local import Place
 from worker.train_runs import Trainer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def until(seen: Callable[[], object], patience_s: float = 90.0) -> None:
+def until(seen: Callable[[], object], patience_s: float = 170.0) -> None:
     deadline = time.monotonic() + patience_s
     while not seen():
         assert time.monotonic() < deadline, "waited in vain"
@@ -50,7 +50,7 @@ class Setting:
                 "TAGMILL_MODEL_ROOT": str(self.models),
                 "TAGMILL_TRAINER_POLL_S": "0.2",
                 "TAGMILL_HEARTBEAT_S": "0.5",
-                "TAGMILL_LEASE_S": "4",
+                "TAGMILL_LEASE_S": "10",
             }
         )
         self.images = folder / "images"
@@ -146,16 +146,23 @@ def test_a_stop_writes_a_checkpoint_and_hands_the_run_back(setting: Setting, sta
 
 @pytest.mark.faults
 def test_the_run_of_a_killed_trainer_is_taken_up_by_the_next(setting: Setting, start: Start) -> None:
-    run_id = setting.queue(epochs=400)
+    run_id = setting.queue(epochs=100_000)
     role = start()
     until(lambda: setting.run(run_id).progress.get("epoch", 0) > 1)
     os.killpg(role.pid, signal.SIGKILL)
     role.wait()
     assert processes.left(setting.folder, 20) == {}, "the training outlives its role"
-    assert setting.run(run_id).state == "running"
-    start()
-    until(lambda: setting.run(run_id).state == "finished")
+    left = setting.run(run_id)
+    assert (left.state, left.fence) == ("running", 1)
+    heir = start()
+    until(lambda: setting.step(run_id) > left.live["step"])
+    with setting.db.transaction() as session:
+        events = [entry.event for entry in training_log.after(session, run_id)]
+        training.cancel(session, run_id)
+    (resumed,) = (event for event in events if event["event"] == "resumed")
+    assert resumed["step"] >= left.live["checkpoint"], "what was done is not done again"
     assert setting.run(run_id).fence == 2
+    until(lambda: set(processes.of(setting.folder)) == {heir.pid})
 
 
 def test_a_training_that_loses_a_process_is_tried_again(setting: Setting, db: Database) -> None:
