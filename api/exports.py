@@ -2,20 +2,18 @@
 
 import csv
 import io
-import re
 from collections.abc import Iterator
 from typing import Any, Final
 
 from api.answers import json_bytes
 from api.schemas import ResultRow
+from db.spreadsheets import harmless
 from db.tables import Job
 
 Batches = Iterator[list[dict[str, Any]]]
 
 COLUMNS: Final = tuple(ResultRow.model_fields)
 NESTED: Final = ("tags", "labels", "moderation", "facts")
-# What a spreadsheet may take for a formula (OWASP, CSV injection): also after white space that it strips.
-_FORMULA: Final = re.compile(r"\s*[=+\-@]|[\t\r]")
 ROW_GROUP: Final = 20_000
 
 
@@ -48,11 +46,6 @@ def csv_stream(_: Job, batches: Batches) -> Iterator[bytes]:
         text.seek(0)
         text.truncate()
     yield text.getvalue().encode()
-
-
-def harmless(cell: str | None) -> str | None:
-    """The cell, with an apostrophe in front if a spreadsheet would calculate it."""
-    return f"'{cell}" if cell is not None and _FORMULA.match(cell) else cell
 
 
 def parquet_stream(_: Job, batches: Batches) -> Iterator[bytes]:

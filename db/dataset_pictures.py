@@ -24,7 +24,8 @@ class Picture:
     """A distinct picture and one item that shows it (None: that is gone).
 
     `tags` are those of `model`, [{label, group, score}], and `complete` says that no other label reached its
-    threshold. `work_key` is empty when the picture is gone. `labels` are people's, [{group, kind, present, absent}]. `pdq` is 32 bytes.
+    threshold. `work_key` is empty when the picture is gone. `labels` are people's, [{group, kind, present, absent}].
+    `pdq` is 32 bytes.
     """
 
     sha256: bytes

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from db.learning_tables import DriftDay, DriftRow
@@ -86,7 +86,7 @@ def count(session: Session, day: date, *, sources: int = SOURCES, kept: float = 
 
 def clock(session: Session) -> datetime:
     """When this transaction began: what it counts is known as of then."""
-    return session.scalars(text("SELECT now()")).one()
+    return session.scalars(select(func.now())).one()
 
 
 def replace(session: Session, day: date, rows: Sequence[Figures], at: datetime | None = None) -> None:

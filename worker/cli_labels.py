@@ -105,10 +105,11 @@ def _show(found: dict[str, Any]) -> None:
     from worker.screen import console, plain
 
     table = Table("", "group", "labels", "source", "by", "when", box=None, header_style="bold")
-    counted = {(row["group"], row["at"]) for row in found["labels"]}
-    for row in found["history"]:
+    counted = {row["group"] for row in found["labels"]}
+    for row in found["history"]:  # newest first
         labels = "taken back" if row["labels"] is None else "; ".join(row["labels"]) or "none of them"
-        mark = "[green]counts[/]" if (row["group"], row["at"]) in counted else ""
+        mark = "[green]counts[/]" if row["group"] in counted else ""
+        counted.discard(row["group"])
         when = row["at"][:19].replace("T", " ")
         table.add_row(mark, plain(row["group"]), plain(labels), row["source"], plain(row["by"]), when)
     console().print(table if found["history"] else "Nobody has said anything of this picture.")

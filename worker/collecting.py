@@ -121,9 +121,12 @@ def _outcomes(client: Client, job_id: str, url_of: Mapping[int, str]) -> dict[in
     """By line of the list: the SHA-256 of the picture, or the code of the failure."""
     found: dict[int, tuple[bytes | None, str | None]] = {}
     for row in _results(client, job_id):
-        line = int(row["id"]) if row["id"].isdigit() else 0
-        if url_of.get(line) != row["url"]:
-            raise ClientError("wrong_job", f"job {job_id} did not fetch this list: {row['url']} is not on line {line}")
+        line = int(row["id"]) if row["id"].isdecimal() else 0
+        if line not in url_of or url_of[line] != row["url"]:
+            what = row["url"] or row["filename"] or row["item_id"]
+            raise ClientError(
+                "wrong_job", f"job {job_id} did not fetch this list: its line {line or '?'} is not {what}"
+            )
         facts = row["facts"] if row["outcome"] == "done" else None
         found[line] = (bytes.fromhex(facts["sha256"]) if facts else None, row["code"])
     return found

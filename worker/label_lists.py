@@ -53,10 +53,13 @@ class LabelList:
     def _columns(self, header: Iterable[str]) -> list[str]:
         names = list(header)
         if "item_id" not in names:
-            raise ClientError("no_item_column", f"{self._path}: no column named item_id")
+            there = ", ".join(map(repr, names[:12])) or "none"
+            raise ClientError("no_item_column", f"{self._path}: no column named item_id; there is {there}")
         groups = list(self._groups or ()) or [name for name in names if name not in _NO_GROUPS]
         if missing := [name for name in groups if name not in names]:
             raise ClientError("no_such_column", f"{self._path}: no column named {missing[0]}")
+        if twice := [name for name in ("item_id", "comment", *groups) if names.count(name) > 1]:
+            raise ClientError("invalid_csv", f"{self._path}: the column {twice[0]} is given twice")
         if not groups:
             raise ClientError("labels_missing", f"{self._path}: no column of labels beside those of a result")
         return groups

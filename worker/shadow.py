@@ -34,7 +34,7 @@ from worker.shadow_pair import Models, Outcome
 TURN = 32  # pictures of a claim: what a death costs, and how long live work may wait for the processor's caches
 IDLE_S = 3.0  # before a run that has seen everything is looked at again
 LINGER_S = 60.0
-PATIENCE_S = 900.0  # a turn that takes longer hangs, and loses its lease
+PATIENCE_S = 900  # a turn that takes longer hangs: it loses its lease, and its process ends
 _LAST_WORDS_S = 20
 
 
@@ -165,6 +165,8 @@ class Shadow:
                 with suppress(Unavailable), self._database.transaction() as session:
                     if not shadow.beat(session, run, self._settings.lease_s):
                         return
+            if not ended.is_set():
+                self._log.error("turn takes too long, its lease is given up", run=str(run.id), model=run.model)
 
         thread = threading.Thread(target=beat, name="beat", daemon=True)
         thread.start()
@@ -175,11 +177,14 @@ class Shadow:
             thread.join()
 
 
-def work(stage: Shadow, stop: threading.Event, linger_s: float | None) -> None:
-    """Turns until `stop`, or until nothing has been due for `linger_s`."""
+def work(stage: Shadow, stop: threading.Event, linger_s: float | None, patience_s: int | None = None) -> None:
+    """Turns until `stop`, or until nothing has been due for `linger_s`. A turn that takes longer than `patience_s` ends
+    the process: what hangs would keep its place, and no other process be started for the run."""
     worked_at = time.monotonic()
     while not stop.is_set():
         try:
+            if patience_s is not None:
+                signal.alarm(patience_s)  # its default action: a network that hangs inside a call hears no Python
             if stage.turn():
                 worked_at = time.monotonic()
                 continue
@@ -218,7 +223,7 @@ def main(*, linger_s: float | None = LINGER_S, device: str = "cpu") -> int:
     stand_back()
     database = wiring.database(settings.model_copy(update={"database_pool": 2}), "shadow")
     try:
-        work(Shadow(settings, database, wiring.blobs(settings), device=device), stop, linger_s)
+        work(Shadow(settings, database, wiring.blobs(settings), device=device), stop, linger_s, PATIENCE_S)
     finally:
         database.dispose()
     return 0

@@ -35,6 +35,8 @@ def _keep(settings: WorkerSettings) -> None:
         with steady, suppress(Unavailable):
             if companion is not None and companion.poll() is None:
                 continue
+            if companion is not None and companion.returncode:
+                get("worker").warning("process of shadow runs died", status=companion.returncode)
             companion = _started(database)
 
 

@@ -181,12 +181,18 @@ def _gathered(
     by: str | None,
     origin: str,
 ) -> Gathered:
-    distinct: dict[str, tuple[Picture, Opinions]] = {}
+    alike: dict[str, list[tuple[Picture, Opinions]]] = defaultdict(list)
     for picture, about in found:
-        distinct.setdefault(picture.work_key or picture.sha256.hex(), (picture, about))
+        alike[picture.work_key or picture.sha256.hex()].append((picture, about))
+    distinct: dict[str, tuple[Picture, Opinions]] = {}
     notes = []
+    for image, same in alike.items():
+        together, disputed = joined([about for _, about in same])
+        distinct[image] = (same[0][0], together)
+        notes += [f"{same[0][0].item_id or image}: group {name} is left out of it: equal pictures, and people do not"
+                  " agree" for name in disputed]  # fmt: skip
     if repeated := len(found) - len(distinct):
-        notes.append(f"{counted(repeated, 'item')} left out: the same picture as another one")
+        notes.insert(0, f"{counted(repeated, 'item')} left out: the same picture as another one")
     groups, left_out = groups_of(about for _, about in distinct.values())
     notes += left_out
     if not groups:
@@ -202,6 +208,21 @@ def _gathered(
             )
         )
     return Gathered(assemble(name, version, groups, rows, seen, column=by, origin=origin), tuple(notes))
+
+
+def joined(every: Sequence[Opinions]) -> tuple[dict[str, Opinion], list[str]]:
+    """What is known of equal pictures together: of each group a person's word, else the first of the models'. Groups of
+    which people say different things are left out, and named."""
+    found: dict[str, Opinion] = {}
+    disputed = []
+    for name in dict.fromkeys(name for about in every for name in about):
+        known = [about[name] for about in every if name in about]
+        people = [opinion for opinion in known if opinion.source == PERSON]
+        if len({(opinion.kind, frozenset(opinion.named)) for opinion in people}) > 1:
+            disputed.append(name)
+        else:
+            found[name] = (people or known)[0]
+    return found, disputed
 
 
 def groups_of(every: Iterable[Opinions]) -> tuple[dict[str, Group], list[str]]:

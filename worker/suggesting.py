@@ -11,6 +11,7 @@ from db import labels, registry, suggestions
 from db.errors import BadSelection, NotFound
 from db.labels import Group
 from db.session import Database
+from db.spreadsheets import harmless
 from ml import suggest
 from ml.suggest import Candidate, Rule, Suggestion
 
@@ -76,7 +77,7 @@ def choose(
 
 
 def write(found: Suggested, out: IO[str]) -> None:
-    """A CSV with a header, COLUMNS and an empty column for each label group."""
+    """A CSV with a header, COLUMNS and an empty column for each label group; no cell is a formula."""
     table = csv.writer(out, lineterminator="\n")
     table.writerow([*COLUMNS, *found.groups])
     for row in found.rows:
@@ -85,9 +86,9 @@ def write(found: Suggested, out: IO[str]) -> None:
             [
                 picture.item_id,
                 picture.sha256.hex(),
-                picture.url or "",
-                picture.filename or "",
-                row.says,
+                harmless(picture.url or ""),
+                harmless(picture.filename or ""),
+                harmless(row.says),
                 f"{row.score:.3f}",
                 row.why,
                 *("" for _ in found.groups),

@@ -10,8 +10,9 @@ import pytest
 from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 
-from api.exports import COLUMNS, NESTED, harmless
+from api.exports import COLUMNS, NESTED
 from db.session import Database
+from db.spreadsheets import harmless
 from tests.api.conftest import Make, client_of
 from tests.api.rows import settle
 from tests.conftest import TestAccount

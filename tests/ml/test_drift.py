@@ -60,6 +60,20 @@ def test_without_drift_the_psi_stays_in_its_noise() -> None:
     assert 0.4 < np.mean(over) < 0.6, "a limit that nothing reaches would be no limit"
 
 
+def test_many_histograms_are_no_drift_either() -> None:
+    """Five classes of moderation have five histograms and one of the best: together they stay within one in fifty."""
+    random = np.random.default_rng(3)
+    shares = {name: random.dirichlet(np.full(BINS, 1.0)) for name in ("best", "a", "b", "c", "d", "e")}
+
+    def drawn() -> Profile:
+        counts = {name: random.multinomial(200, of).tolist() for name, of in shares.items()}
+        labels = {name: LabelProfile(40, histogram) for name, histogram in counts.items() if name != "best"}
+        return Profile(200, {"nsfw": GroupProfile("exclusive", counts["best"], labels)})
+
+    alarms = [judge(drawn(), drawn()).level != "ok" for _ in range(500)]
+    assert np.mean(alarms) < 0.02
+
+
 @pytest.mark.parametrize(
     ("one", "two", "wanted"),
     [  # R. Newcombe, Statistics in Medicine 17 (1998), 873–890, table II, method 10

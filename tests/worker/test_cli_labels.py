@@ -67,6 +67,16 @@ def test_a_table_names_its_wrong_lines_and_the_others_are_taken(
     assert "line 4: groups.category" in done
     assert "line 6: item_id: There is no such item. (not_found)" in done
     assert count(owner_db, "labels") == 3
+    table.write_text(f"item_id,category\n{item},shirt\n{item},dress\n")
+    user("labels", "import", str(table))  # both in one transaction, at one time
+    marked = [line for line in user("label", item).stdout.splitlines() if "category" in line]
+    assert [line.split()[0] for line in marked[:2]] == ["counts", "category"]
+    assert "dress" in marked[0]
+
+
+def test_columns_are_chosen_and_must_be_there(user: Cli, item: str, tmp_path: Path) -> None:  # noqa: F811
+    table = tmp_path / "results.csv"
+    table.write_text(f"item_id,category,features\n{item},coat,kids;\n{item},coat,striped;\n{item},shoes,none\n")
     one = user("labels", "import", str(table), "--group", "features", code=1).stderr
     assert "2 lines taken" in one
     assert "1 wrong line left out" in one
@@ -79,6 +89,8 @@ def test_a_table_names_its_wrong_lines_and_the_others_are_taken(
         ("id,category\n1,a\n", "no_item_column"),
         ("item_id,url\nx,y\n", "labels_missing"),
         ("item_id,category\nx\n", "invalid_csv"),
+        ("item_id,category,category\nx,a,b\n", "invalid_csv"),
+        ("item_id,item_id,category\nx,y,b\n", "invalid_csv"),
         ('item_id,category\nx,"a\n', "invalid_csv"),
         ("item_id,category\nx,\xff\n", "invalid_csv"),
     ],

@@ -1,8 +1,13 @@
 """`tagmill datasets collect` on a running system, and what of a list is refused before anything is fetched."""
 
+import json
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -16,7 +21,7 @@ from tests.conftest import TestAccount
 from tests.worker.line import rows
 from tests.worker.test_up import TAGMILL, System, clean_environment, system  # noqa: F401  # a fixture
 from worker import collecting, manifests
-from worker.client import ClientError
+from worker.client import Client, ClientError
 
 COLOUR = {"colour": Column("colour")}
 
@@ -149,3 +154,28 @@ def test_the_job_names_each_url_by_its_line(tmp_path: Path) -> None:
         '{"url": "http://a.test/1.jpg", "id": "2", "product_id": "p7"}\n{"url": "http://a.test/2.jpg", "id": "4"}\n'
     )
     assert list(pool.refused) == [3]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"id": "job-0", "url": None, "filename": "a.jpg"},  # a job of uploads
+        {"id": "9"},
+        {"id": "²"},
+        {"url": "http://a.test/other.jpg"},
+    ],
+)
+def test_a_job_that_fetched_something_else_is_refused(
+    owner_db: Database, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    row = {"id": "2", "url": "http://a.test/1.jpg", "filename": None, "item_id": "x-0", "outcome": "done"}
+
+    class Api(Client):
+        @contextmanager
+        def results(self, job_id: str, form: str) -> Iterator[Iterator[bytes]]:
+            yield iter([json.dumps({**row, "code": None, "facts": None, **changed}).encode() + b"\n"])
+
+    pool = collecting.pool(listed(tmp_path, "http://a.test/1.jpg,red,ann,"), COLOUR, url="url", split=None, by=None)
+    with Api("http://127.0.0.1:9", "key") as api, pytest.raises(ClientError) as refused:
+        collecting.gather(owner_db, LocalBlobs(tmp_path), api, pool, str(uuid4()), name="x", version="1", by=None)
+    assert refused.value.code == "wrong_job"

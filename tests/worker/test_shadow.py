@@ -2,6 +2,9 @@
 harm nothing."""
 
 import hashlib
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -374,3 +377,14 @@ def test_stopped_in_the_middle_of_a_turn(beside: Beside, account: TestAccount, m
     with beside.owner.transaction() as session:
         assert session.scalar(text("SELECT count(*) FROM shadow_pictures")) == 0
     assert beside.run(TAGS).state == "stopped"
+
+
+def test_a_turn_that_hangs_ends_its_process() -> None:
+    """Else its run would wait for ever: the companion starts no other process while this one lives."""
+    program = (
+        "import threading, time\nfrom worker import shadow\n"
+        "class Hangs:\n    def turn(self):\n        time.sleep(1000)\n"
+        "shadow.work(Hangs(), threading.Event(), None, 1)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=150)
+    assert ended.returncode == -signal.SIGALRM

@@ -25,7 +25,7 @@ from tests.worker.line import ingested, install_models, jpeg, rows, run_sql, set
 from worker import finalise, manifests
 from worker.infer import Inference
 from worker.predictors import Predictors
-from worker.stored_pictures import Gathered, Opinion, from_job, from_reviews, groups_of, opinions
+from worker.stored_pictures import Gathered, Opinion, from_job, from_reviews, groups_of, joined, opinions
 from worker.train_runs import Trainer
 
 COLOURS = ["red", "green", "blue", "grey"]
@@ -279,6 +279,32 @@ def test_groups_keep_what_somebody_named_and_the_kind_of_most() -> None:
     groups, notes = groups_of([one("attributes"), one("attributes")])
     assert groups == {}
     assert "g is left out" in notes[0]
+
+
+def test_what_people_say_of_equal_pictures_is_put_together(shop: Shop) -> None:
+    """Different bytes with one working copy: each has labels of its own, and all are of the one picture."""
+    job = shop.job(jpeg("red"), jpeg("blue"), jpeg("grey"))
+    run_sql(
+        shop.database,
+        "UPDATE images g SET (work_key, work_sha256) = (SELECT f.work_key, f.work_sha256 FROM images f, results r"
+        " WHERE f.sha256 = r.sha256 AND r.seq = 0) WHERE sha256 IN (SELECT sha256 FROM results WHERE seq < 2)",
+    )
+    shop.say(job, 0, features=["old"])
+    shop.say(job, 1, colour="crimson")
+    for made in (shop.of_job(job), shop.of_reviews()):
+        entry = next(e for e in made.imported.manifest.entries if e.labels["colour"] == "crimson")
+        assert entry.labels["features"] == ("old",)
+    shop.say(job, 0, colour="pink")
+    made = shop.of_job(job)
+    assert values(made.imported.manifest, "colour") == [None, "grey"], "one of them is wrong, and nobody knows which"
+    assert any("colour is left out" in note and item_id(job, 0) in note for note in made.notes)
+
+
+def test_a_persons_word_stands_before_a_models_on_equal_pictures() -> None:
+    person, model = (Opinion("exclusive", (name,), frozenset(), name) for name in ("person", "model"))
+    assert joined([{"g": model}, {"g": person}, {"g": model, "h": model}]) == ({"g": person, "h": model}, [])
+    other = Opinion("exclusive", ("else",), frozenset(), "person")
+    assert joined([{"g": person}, {"g": other}, {"g": person}]) == ({}, ["g"])
 
 
 def test_a_rerun_of_the_model_leaves_the_word_of_a_person_alone(shop: Shop) -> None:

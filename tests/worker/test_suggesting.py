@@ -1,6 +1,7 @@
 """Suggestions end to end: from stored scores to a table that the import of labels takes back."""
 
 import csv
+import io
 import json
 from datetime import timedelta
 from pathlib import Path
@@ -152,3 +153,16 @@ def test_the_table_is_taken_back(owner_db: Database, account: TestAccount, tmp_p
     assert tagmill("datasets", "suggest", "--count", "1", *since).startswith("item_id,sha256,url")
     assert "not_found" in tagmill("datasets", "suggest", "--account", "nobody", code=1)
     assert "no folder" in tagmill("datasets", "suggest", "--out", "/nowhere/x.csv", code=2)
+
+
+def test_no_cell_is_a_formula_to_a_spreadsheet(owner_db: Database, db: Database, account: TestAccount) -> None:
+    """File names and URLs are whatever somebody sent."""
+    shop(owner_db, account, [0.5])
+    with owner_db.transaction() as session:
+        session.execute(
+            text("UPDATE items SET url = NULL, raw_key = 'k', filename = '=HYPERLINK(\"http://evil\").jpg'")
+        )
+    out = io.StringIO()
+    suggesting.write(chosen(db, account), out)
+    (row,) = csv.DictReader(out.getvalue().splitlines())
+    assert row["filename"] == '\'=HYPERLINK("http://evil").jpg'
