@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 import torch
@@ -16,6 +17,19 @@ from ml.errors import TrainingError
 from ml.presets import ImagenetPreset, WholePreset
 
 _IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # as ml.card has it
+# Least and most: far beyond what is sensible, and short of what would exhaust the machine before anybody can look.
+_WHOLE: dict[str, tuple[int, int]] = {
+    "size": (1, 1024), "train_size": (1, 1024), "head_epochs": (0, 100_000), "epochs": (0, 100_000),
+    "plain_epochs": (0, 100_000), "batch_size": (1, 65_536), "accumulation": (1, 65_536), "patience": (1, 100_000),
+    "devices": (1, 64), "threads": (1, 1024), "workers": (1, 1024), "seed": (-(2**31), 2**31 - 1),
+    "init_seed": (-(2**31), 2**31 - 1), "cache_side": (1, 4096), "checkpoint_steps": (1, 1_000_000_000),
+}  # fmt: skip
+_NUMBERS: dict[str, tuple[float, float]] = {
+    "head_lr": (0, 1000), "lr": (0, 1000), "warmup_epochs": (0, 100_000), "weight_decay": (0, 1000),
+    "label_smoothing": (0, 1), "balance": (0, 10), "ema_decay": (0, 1),
+}  # fmt: skip
+_OPEN = {"train_size", "patience", "threads", "init_seed"}  # may be None
+_TEXTS = ("name", "version", "architecture", "licence", "source", "train_split", "validation_split", "device")
 # Came later: at their defaults they mean what their absence meant, also to the checkpoints of then.
 _LATER: dict[str, Any] = {"devices": 1, "plain_epochs": 0}
 _ONLY_IN_CARD = {"name", "version", "licence", "source", "taxonomy", "half_weights", "serve_precision"}
@@ -87,20 +101,25 @@ class TrainConfig:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
+        for name in _TEXTS:
+            self._require(isinstance(getattr(self, name), str), name, "must be a text")
         for name in ("name", "version"):
             # Else the card would be refused when all the work is done.
             what = "must be lower-case letters, digits, dots, - and _, 64 at most, beginning with a letter or digit"
             self._require(_IDENTIFIER.fullmatch(getattr(self, name)) is not None, name, what)
-        whole = ("size", "batch_size", "accumulation", "workers", "cache_side", "checkpoint_steps", "devices")
-        for name in whole:
-            self._require(getattr(self, name) >= 1, name, "must be at least 1")
-        for name in ("head_epochs", "epochs", "plain_epochs", "warmup_epochs", "weight_decay", "balance"):
-            self._require(getattr(self, name) >= 0, name, "must not be below 0")
+        for name, (low, high) in _WHOLE.items():
+            value = getattr(self, name)
+            holds = (value is None and name in _OPEN) or (type(value) is int and low <= value <= high)
+            self._require(holds, name, f"must be a whole number from {low} to {high}")
+        for name, (least, most) in _NUMBERS.items():
+            value = getattr(self, name)
+            holds = type(value) in (int, float) and least <= value <= most  # never true of NaN
+            self._require(holds, name, f"must be a number from {least} to {most}")
         self._require(self.head_epochs + self.epochs > 0, "epochs", "must not be 0 with head_epochs 0")
-        self._require(self.lr > 0 and self.head_lr > 0, "lr", "must be above 0")
-        self._require(0 <= self.label_smoothing < 1, "label_smoothing", "must lie in 0…1, below 1")
-        self._require(0 <= self.ema_decay < 1, "ema_decay", "must lie in 0…1, below 1")
-        self._require(self.patience is None or self.patience >= 1, "patience", "must be at least 1")
+        for name in ("lr", "head_lr"):
+            self._require(getattr(self, name) > 0, name, "must be above 0")
+        for name in ("label_smoothing", "ema_decay"):
+            self._require(getattr(self, name) < 1, name, "must be below 1")
         self._require(self.preset in ("whole", "imagenet"), "preset", "must be whole or imagenet")
         together = self.devices == 1 or self.device in ("cpu", "cuda")
         self._require(together, "device", "must be cpu or cuda, without a number, for more than one of them")
@@ -148,11 +167,24 @@ class TrainConfig:
 def from_dict(document: Mapping[str, Any]) -> TrainConfig:
     """The inverse of `to_dict`. Raises TrainingError('config_invalid') naming the setting."""
     content = dict(document)
+    known = {each.name for each in fields(TrainConfig)}
+    if unknown := sorted(set(content) - known):
+        raise TrainingError("config_invalid", f"{unknown[0]} is no setting; there are {', '.join(sorted(known))}")
     try:
         if isinstance(content.get("augmentation"), Mapping):
             how = dict(content["augmentation"])
             how["crop_scale"] = tuple(how.get("crop_scale", Augmentation().crop_scale))
-            content["augmentation"] = Augmentation(**how)
+            content["augmentation"] = _checked(Augmentation(**how))
         return TrainConfig(**content)
     except TypeError as error:
         raise TrainingError("config_invalid", str(error)) from None
+
+
+def _checked(how: Augmentation) -> Augmentation:
+    """Raises TrainingError('config_invalid') for what is not as `Augmentation` says."""
+    for name, value in asdict(how).items():
+        parts = value if name == "crop_scale" else (value,)
+        numbers = all(type(part) in (int, float) and math.isfinite(part) and part >= 0 for part in parts)
+        if not numbers or (name == "rand_operations" and type(value) is not int) or len(parts) not in (1, 2):
+            raise TrainingError("config_invalid", f"augmentation.{name} must be a number, not below 0")
+    return how

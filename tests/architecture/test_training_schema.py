@@ -66,6 +66,8 @@ def test_the_limits_are_kept() -> None:
     for name, value in OUTSIDE:
         with pytest.raises(ValidationError):
             TrainingConfigIn.model_validate({name: value})
+        with pytest.raises(TrainingError, match=name):
+            from_dict({"name": "x", name: value})
 
 
 NUMBERS = sorted({name for name, _ in OUTSIDE})

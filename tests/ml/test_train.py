@@ -384,6 +384,18 @@ def test_a_config_survives_json_and_refuses_nonsense() -> None:
             make()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("lr", "abc"), ("lr", math.inf), ("lr", math.nan), ("epochs", 1.5), ("epochs", True), ("size", 100_000),
+     ("workers", 10_000), ("epochs", 10**9), ("threads", -1), ("seed", None), ("device", 3), ("fast", 1),
+     ("augmentation", {"mixup": "much"}), ("augmentation", {"rand_operations": 0.5}),
+     ("augmentation", {"crop_scale": "ab"})],
+)  # fmt: skip
+def test_a_setting_of_another_kind_or_size_is_named(name: str, value: object) -> None:
+    with pytest.raises(TrainingError, match=f"config_invalid.*{name}"):
+        from_dict({"name": "x", name: value})
+
+
 FULL_DISK = """
 import json, resource, signal, sys
 from pathlib import Path
