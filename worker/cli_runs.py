@@ -127,6 +127,8 @@ def trainer(database: "Database", blobs: Any, model_root: Path) -> "Iterator[Tra
 
 def report(run: "TrainingRun") -> None:
     """Say how a run ended. Exit code 1 unless it finished."""
+    from worker.screen import visible
+
     ref = f"{run.name}@{run.version}"
     if run.state == "finished":
         typer.echo(f"{ref} is a candidate: tagmill evaluate {ref} DATASET, then tagmill models activate {ref}")
@@ -135,7 +137,8 @@ def report(run: "TrainingRun") -> None:
         typer.echo(f"stopped; a trainer, or tagmill runs work {run.id}, goes on from its last checkpoint", err=True)
         typer.echo(f"give it up: tagmill runs cancel {run.id}", err=True)
     else:
-        typer.echo(f"run {run.id} is {run.state}: {run.detail or ''} ({run.code or run.state})", err=True)
+        why = visible(run.detail or "")
+        typer.echo(f"run {run.id} is {run.state}: {why} ({run.code or run.state})", err=True)
     raise typer.Exit(1)
 
 

@@ -7,6 +7,7 @@ A trainer that dies is noticed by its lease: whoever claims next goes on from th
 One that is asked to stop writes a checkpoint after its step and hands the run back.
 """
 
+import shutil
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -36,6 +37,12 @@ class RunStopped(WorkerError):
     """The run was cancelled or taken over, or this process was asked to stop before it began."""
 
     code = "run_stopped"
+
+
+class TrainingCrashed(WorkerError):
+    """The training raised what nobody foresaw: a network too deep for its pictures, a device that is not there."""
+
+    code = "training_crashed"
 
 
 class Trainer:
@@ -93,10 +100,14 @@ class Trainer:
         except (RunStopped, TrainingStopped) as error:
             self._log.info("training stopped", run=str(run.id), why=str(error))
             self._end(run, lambda session: training.release(session, run), {"event": "stopped", "why": str(error)})
+            self._tidy(run)
         except Unavailable:
             raise  # the lease runs out, and the next trainer goes on from the checkpoint
         except (ModelError, WorkerError, DbError, OSError) as error:
             self._fail(run, error)
+        except Exception as error:  # noqa: BLE001 — torch raises of every kind, and would again
+            self._log.exception("training crashed", run=str(run.id))
+            self._fail(run, TrainingCrashed(f"{type(error).__name__}: {' '.join(str(error).split())[:1000]}"))
         finally:
             ended.set()
             beats.join()
@@ -104,7 +115,7 @@ class Trainer:
             return training.get(session, run.id)
 
     def folder(self, run: TrainingRun) -> Path:
-        """Where checkpoints and the cache of a run are; kept until its model is registered."""
+        """Where checkpoints and the cache of a run are; kept until it is finished or cancelled. A failed one's stay."""
         return self._root / ".runs" / str(run.id)
 
     def _carry_out(self, run: TrainingRun, dataset: Dataset) -> None:
@@ -134,6 +145,17 @@ class Trainer:
             training.finish(session, run)
 
         self._end(run, end, {"event": "finished", "model": f"{run.name}@{run.version}"})
+        self._tidy(run)
+
+    def _tidy(self, run: TrainingRun) -> None:
+        """Drop the checkpoint and the decoded pictures of a run that nobody goes on with."""
+        try:
+            with self._database.transaction() as session:
+                state = training.get(session, run.id).state
+        except Unavailable:
+            return
+        if state in ("finished", "cancelled"):
+            shutil.rmtree(self.folder(run), ignore_errors=True)
 
     def _init(self, run: TrainingRun) -> artifact.Artifact | Path | None:
         """Registered weights by name@version, torchvision's own, or those of a file."""

@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from db.errors import Unavailable
@@ -22,6 +24,7 @@ def main() -> int:
     settings = WorkerSettings()
     log.configure(settings.log_format)
     os.nice(settings.trainer_nice)
+    _give_way()
     logger = log.get("trainer")
 
     def heard(event: Mapping[str, Any]) -> None:
@@ -51,6 +54,12 @@ def main() -> int:
     if run is not None:
         logger.info("run ended", run=str(run.id), model=f"{run.name}@{run.version}", state=run.state, code=run.code)
     return 0
+
+
+def _give_way() -> None:
+    """Where memory runs out, the kernel shall end this process and not the database."""
+    with suppress(OSError):  # no Linux
+        Path("/proc/self/oom_score_adj").write_text("800")
 
 
 if __name__ == "__main__":

@@ -175,6 +175,7 @@ def test_a_stopped_trainer_hands_its_run_back_and_the_next_goes_on(
     assert ended.state == "finished"
     with db.transaction() as session:
         assert registry.by_ref(session, "tiny@1").state == "candidate"
+    assert not second.folder(ended).exists(), "nobody needs its checkpoint and its decoded pictures any more"
     assert second.run_once() is None
 
 
@@ -189,9 +190,10 @@ def test_a_cancelled_run_stops_its_trainer(db: Database, owner_db: Database, tmp
                 training.cancel(session, run_id)
         threading.Event().wait(0.05)  # longer in all than the quarter of a lease after which it beats
 
-    ended = trainer(db, tmp_path, on_event=hear, lease_s=0.2).run_once()
+    ended = (here := trainer(db, tmp_path, on_event=hear, lease_s=0.2)).run_once()
     assert ended is not None
     assert ended.state == "cancelled"
+    assert not here.folder(ended).exists()
     with db.transaction() as session:
         assert registry.list_models(session) == []
 
@@ -202,6 +204,18 @@ def test_a_changed_picture_fails_the_run_with_its_code(db: Database, owner_db: D
     ended = trainer(db, tmp_path).run_once()
     assert ended is not None
     assert (ended.state, ended.code) == ("failed", "dataset_changed")
+
+
+def test_what_nobody_foresaw_fails_the_run_at_once_and_says_what_it_was(
+    db: Database, owner_db: Database, tmp_path: Path
+) -> None:
+    run_id, _ = queued(owner_db, tmp_path)
+    run_sql(owner_db, """UPDATE training_runs SET config = config || '{"device": "abacus"}'""")
+    ended = trainer(db, tmp_path).run_once(run_id)
+    assert ended is not None
+    assert (ended.state, ended.code) == ("failed", "training_crashed")
+    assert "RuntimeError" in (ended.detail or "")
+    assert "abacus" in (ended.detail or "")
 
 
 def test_a_model_goes_out_and_comes_in_whole_or_not_at_all(tmp_path: Path) -> None:
