@@ -162,8 +162,11 @@ def log(call: Call, run_id: UUID, query: LogQuery) -> Response:
 )
 def cancel(call: Call, run_id: UUID) -> Response:
     """Its trainer stops within seconds. Cancelling twice changes nothing; a run that has ended is a conflict."""
+    assert call.principal is not None
+    actor = f"key:{call.principal.key_id}"
     with call.transaction() as session:
-        return json_answer(_one(call, session, training.cancel(session, run_id)))
+        run = training.cancel(session, run_id, actor=actor, account_id=call.account_id)
+        return json_answer(_one(call, session, run))
 
 
 def _enqueue(call: Call, session: Session, asked: TrainingRunIn) -> TrainingRun:

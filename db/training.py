@@ -41,6 +41,7 @@ def enqueue(
     `actor` and `account_id` are for the audit log. Who means to carry the run out itself claims it in the same
     transaction: else a trainer that waits may be quicker.
     """
+    _one_at_a_time(session, name)
     taken = session.scalar(
         text(
             "SELECT EXISTS (SELECT 1 FROM training_runs WHERE name = :name AND version = :version)"
@@ -70,7 +71,9 @@ def enqueue(
 
 
 def next_version(session: Session, name: str) -> str:
-    """The lowest whole number above every numbered version of the name, of runs and of models."""
+    """The lowest whole number above every numbered version of the name, of runs and of models; until the transaction
+    ends, nobody else is told one."""
+    _one_at_a_time(session, name)
     versions = session.scalars(
         text(
             "SELECT version FROM training_runs WHERE name = :name UNION SELECT version FROM model_versions"
@@ -148,19 +151,23 @@ def fail(session: Session, run: TrainingRun, code: str, detail: str) -> None:
     _end(session, run, "failed", code, detail[:2000])
 
 
-def cancel(session: Session, run_id: UUID) -> TrainingRun:
+def cancel(session: Session, run_id: UUID, *, actor: str = "cli", account_id: int | None = None) -> TrainingRun:
     """queued or running → cancelled; a cancelled one stays it. Conflict for one that has ended."""
     run = get(session, run_id)
     if run.state in ("finished", "failed"):
         raise Conflict(f"The run is {run.state}.")
-    session.execute(
+    cancelled = session.scalar(
         text(
             "UPDATE training_runs SET state = 'cancelled', owner = NULL, lease_until = NULL, finished_at = now()"
-            " WHERE id = :id AND state IN ('queued', 'running')"
+            " WHERE id = :id AND state IN ('queued', 'running') RETURNING id"
         ),
         {"id": run_id},
     )
     session.refresh(run)
+    if cancelled is not None:
+        audit.record(session, account_id, actor, "training.cancel", str(run_id), model=f"{run.name}@{run.version}")
+    elif run.state != "cancelled":  # it ended while we looked
+        raise Conflict(f"The run is {run.state}.")
     return run
 
 
@@ -199,6 +206,11 @@ def dataset_refs(session: Session, runs: Sequence[TrainingRun]) -> dict[int, str
 def newest(session: Session, limit: int = 20) -> list[TrainingRun]:
     """The newest runs first."""
     return list(session.scalars(select(TrainingRun).order_by(TrainingRun.id.desc()).limit(limit)))
+
+
+def _one_at_a_time(session: Session, name: str) -> None:
+    """Whoever names a run of this name waits for the end of the transaction of who does so now."""
+    session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('training ' || :name, 0))"), {"name": name})
 
 
 def _end(session: Session, run: TrainingRun, state: str, code: str | None, detail: str | None) -> None:

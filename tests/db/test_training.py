@@ -1,5 +1,6 @@
 """Training runs and datasets in Postgres: claimed by one, kept by heartbeats, taken up after a death, ended once."""
 
+import threading
 from uuid import UUID
 
 import pytest
@@ -121,6 +122,25 @@ def test_an_ended_run_cannot_be_cancelled_and_a_stranger_is_not_found(db: Databa
         training.cancel(session, TWO)
 
 
+def test_who_asks_for_a_version_at_the_same_time_gets_the_next(db: Database, dataset: Dataset) -> None:
+    made: list[str] = []
+
+    def another() -> None:
+        with db.transaction() as session:
+            version = training.next_version(session, "m")
+            made.append(training.enqueue(session, dataset.id, "m", version, {}).version)
+
+    other = threading.Thread(target=another)
+    with db.transaction() as session:
+        version = training.next_version(session, "m")
+        other.start()
+        other.join(0.5)  # as long as we are not done, it waits
+        assert made == []
+        training.enqueue(session, dataset.id, "m", version, {})
+    other.join(60)
+    assert (version, made) == ("1", ["2"])
+
+
 def test_versions_are_numbered_and_never_made_twice(db: Database, dataset: Dataset) -> None:
     with db.transaction() as session:
         assert training.next_version(session, "m") == "1"
@@ -224,8 +244,15 @@ def test_the_apis_role_starts_and_cancels_runs_and_does_no_more(
 ) -> None:
     with api_db.transaction(account.id) as session:
         run = training.enqueue(session, dataset.id, "m", "1", {}, actor="key:x", account_id=account.id)
+        assert training.cancel(session, run.id, actor="key:y", account_id=account.id).state == "cancelled"
         assert training.cancel(session, run.id).state == "cancelled"
         assert training_log.after(session, run.id) == []
+    with db.transaction() as session:
+        told = session.execute(
+            text("SELECT actor, account_id FROM audit_log WHERE action = 'training.cancel' AND subject = :id"),
+            {"id": str(run.id)},
+        ).all()
+    assert [tuple(entry) for entry in told] == [("key:y", account.id)]
     for sql in (
         "SELECT 1 FROM evaluations",
         "UPDATE training_runs SET progress = '{}'",
