@@ -140,10 +140,10 @@ def _framed(answer: bytes) -> tuple[dict[str, Any], bytes]:
     try:
         if size > MOST_HEADER:
             raise ValueError(size)
-        header = json.loads(answer[LENGTH : LENGTH + size])
-    except ValueError as error:
+        header = dict(json.loads(answer[LENGTH : LENGTH + size]))
+    except (ValueError, TypeError) as error:
         raise ImportRefused("import_crashed", "the process that tried the network out gave no sane answer") from error
-    return dict(header), answer[LENGTH + size :]
+    return header, answer[LENGTH + size :]
 
 
 def _last(words: Words, status: int) -> str:
