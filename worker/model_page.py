@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from db.tables import Evaluation, ModelVersion
 
 SHOWN = 30
+HEADLINES = ("accuracy", "macro_f1", "mean_average_precision", "calibration_error")
 
 
 def render(
@@ -69,9 +70,23 @@ def _figures(card: dict[str, Any]) -> str:
     """The numbers that the card says of itself, with their intervals where it has them."""
     from rich.markup import escape
 
-    lines = [f"{escape(name)} {shown}" for name, shown in _leaves(card.get("metrics") or {})]
+    lines = [f"{escape(name)} {shown}" for name, shown in _told(card.get("metrics") or {})]
     more = [f"… and {len(lines) - SHOWN} more in its card.json"] if len(lines) > SHOWN else []
     return "\n".join([*lines[:SHOWN], *more]) or "none in the card"
+
+
+def _told(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The headlines of every evaluated split, as `ml.card_figures` writes it; all numbers of anything else."""
+    for split, found in metrics.items():
+        if split == "calibration":
+            continue  # the error that it leaves is among the headlines
+        if not (isinstance(found, Mapping) and "groups" in found):
+            yield from _leaves({split: found})
+            continue
+        for group, content in found["groups"].items():
+            figures = {name: content["figures"][name] for name in HEADLINES if name in content["figures"]}
+            for name, shown in _leaves(figures):
+                yield f"{split}, {group}: {name.replace('_', ' ')}", shown
 
 
 def _leaves(figures: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """The shipped tagger of clothes: small, whole, its card complete, and right on photos that it was not trained on."""
 
 import csv
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -24,11 +25,23 @@ def test_it_is_small_and_its_card_is_complete(clothing: Artifact) -> None:
     assert card.head == {"category": "softmax", "kids": "sigmoid"}
     assert not {"Not sure", "Other", "Skip"} & {label.name for label in card.labels}
     assert card.data_manifest_sha256 is not None
-    assert card.parent == "mobilenet_v2-imagenet1k.safetensors"
+    assert card.parent == f"{card.ref}-averaged"
+    assert card.metrics["validation"]["groups"]["category"]["figures"]["accuracy"]["value"] > 0.85
     assert "unknown" not in (card.licence, card.source)
     assert all(0.2 < card.temperature_of(group) < 5 for group in card.groups)
     ids = {label.name: label.taxonomy_id for label in card.labels}
-    assert (ids["T-Shirt"], ids["Shoes"], ids["Body"]) == ("google:212", "google:187", None)
+    assert ids["T-Shirt"] == "shopify:aa-1-13-8,google:212"
+    assert (ids["Body"], ids["Undershirt"], ids["Blazer"]) == ("shopify:aa-1-2-9-2", "google:2745", None)
+
+
+def test_its_recipe_is_what_made_it(clothing: Artifact) -> None:
+    recipe = tomllib.loads((shipped_models.folder("clothing") / "recipe.toml").read_text())
+    card = clothing.card
+    assert recipe["name"] == card.name
+    assert recipe["train"]["architecture"] == card.architecture
+    assert recipe["train"]["taxonomy"] == {
+        f"{label.group}:{label.name}": label.taxonomy_id for label in card.labels if label.taxonomy_id
+    }
 
 
 def test_what_is_not_shipped_is_not_found() -> None:

@@ -84,7 +84,7 @@ def test_the_list_names_it_and_pull_without_a_name_takes_it(
     shown = CliRunner().invoke(cli.app, ["models", "show", ref]).output
     assert "of category: " in shown
     assert "google:" in shown
-    assert "top1" in shown
+    assert "validation, category: accuracy 0." in shown
     assert "Apache-2.0" in shown
 
 
