@@ -31,7 +31,7 @@ _NUMBERS: dict[str, tuple[float, float]] = {
 _OPEN = {"train_size", "patience", "threads", "init_seed"}  # may be None
 _TEXTS = ("name", "version", "architecture", "licence", "source", "train_split", "validation_split", "device")
 # Came later: at their defaults they mean what their absence meant, also to the checkpoints of then.
-_LATER: dict[str, Any] = {"devices": 1, "plain_epochs": 0}
+_LATER: dict[str, Any] = {"devices": 1, "plain_epochs": 0, "init_seed": None}
 _ONLY_IN_CARD = {"name", "version", "licence", "source", "taxonomy", "half_weights", "serve_precision"}
 
 
