@@ -183,7 +183,7 @@ def test_another_accounts_objects_are_not_found_on_any_route(
         answer = stranger.open(url, method=op.method, **body)
         assert (answer.status_code, answer.json["code"]) == (404, "not_found"), op.path
         # And the answer is the one for what does not exist at all.
-        nothing = stranger.open(url_of(op.path), method=op.method)
+        nothing = stranger.open(url_of(op.path), method=op.method, **body)
         assert {**answer.json, "request_id": None} == {**nothing.json, "request_id": None}
     assert tried >= 9
     assert stranger.get("/v1/jobs").json["jobs"] == []
