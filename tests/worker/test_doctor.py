@@ -268,13 +268,13 @@ def test_a_role_that_is_missing_or_silent_is_broken_while_the_system_runs(where:
             workers.beat(session, uuid7(), role, "here", 1, {})
     # One has just started: the others may be on their way.
     assert {f.name: f.state for f in roles(running)} == {
-        "role: crawler": "good", "role: worker": "good", "role: maintenance": "warning",
+        "role: crawler": "good", "role: worker": "good", "role: maintenance": "warning", "role: trainer": "good",
     }  # fmt: skip
     run_sql(owner_db, "UPDATE workers SET started_at = now() - interval '1 hour'")
     run_sql(owner_db, "UPDATE workers SET last_seen_at = now() - interval '31 s' WHERE role = 'worker'")
     found = {f.name: f for f in roles(running)}
     assert {name: f.state for name, f in found.items()} == {
-        "role: crawler": "good", "role: worker": "broken", "role: maintenance": "broken",
+        "role: crawler": "good", "role: worker": "broken", "role: maintenance": "broken", "role: trainer": "good",
     }  # fmt: skip
     assert "31 s ago" in found["role: worker"].found
     assert "tagmill maintenance" in found["role: maintenance"].remedy
@@ -282,13 +282,33 @@ def test_a_role_that_is_missing_or_silent_is_broken_while_the_system_runs(where:
 
 def test_roles_where_nothing_need_run(where: Place, owner_db: Database) -> None:
     assert list(roles(replace(where, runs=False))) == []
-    assert {f.state for f in roles(replace(where, runs=True))} == {"broken"}
+    missing = {f.name: f.state for f in roles(replace(where, runs=True))}
+    assert missing.pop("role: trainer") == "good"  # nothing waits for one
+    assert set(missing.values()) == {"broken"}
     (unknown,) = roles(where)
     assert unknown.state == "warning"
     with owner_db.transaction() as session:
         workers.beat(session, uuid7(), "crawler", "elsewhere", 1, {})
     run_sql(owner_db, "UPDATE workers SET started_at = now() - interval '1 hour'")
-    assert [f.state for f in roles(where)] == ["good", "broken", "broken"]
+    assert [f.state for f in roles(where)] == ["good", "broken", "broken", "good"]
+
+
+def test_a_training_that_waits_wants_a_trainer(where: Place, owner_db: Database) -> None:
+    with owner_db.transaction() as session:
+        workers.beat(session, uuid7(), "worker", "here", 1, {})
+    run_sql(
+        owner_db,
+        "INSERT INTO datasets (id, name, version, sha256, manifest_key, images_root, entries) VALUES"
+        " (1, 'd', '1', repeat('a', 64), 'k', '/', 1)",
+    )
+    run_sql(
+        owner_db,
+        "INSERT INTO training_runs (id, dataset_id, name, version, config, created_at) VALUES"
+        " (gen_random_uuid(), 1, 'm', '1', '{}', now() - interval '1 hour')",
+    )
+    (trainer,) = (f for f in roles(replace(where, runs=True)) if f.name == "role: trainer")
+    assert trainer.state == "warning"
+    assert "1 training run waits" in trainer.found
 
 
 # --- the command -------------------------------------------------------------------------------------------------
