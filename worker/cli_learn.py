@@ -2,13 +2,15 @@
 
 import signal
 import time
+from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from worker.learning import Learned, Wanted
+    from worker.learning import Learning, Wanted
 
 
 def register(app: typer.Typer) -> None:
@@ -59,33 +61,39 @@ def learn(
 
 
 def _run(wanted: "Wanted") -> None:
+    from worker import evaluation_page, promotion_margins
     from worker.cli_datasets import opened
     from worker.learning import Learning
+    from worker.screen import console, plain
     from worker.train_bar import bar
+
+    margins = promotion_margins.configured()
 
     started = time.monotonic()
 
     def say(text: str) -> None:
         typer.echo(f"{_clock(time.monotonic() - started)}  {text}", err=True)
 
-    with opened() as (database, blobs, model_root), bar() as heard:
-        learning = Learning(database, blobs, model_root, say=say, on_event=heard)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: learning.trainer.stop.set())
-        learned = learning.run(wanted)
-    _show(learned, time.monotonic() - started)
-
-
-def _show(learned: "Learned", seconds: float) -> None:
-    from worker import evaluation_page
-    from worker.screen import console, plain
-
-    screen = console()
-    for part in evaluation_page.render(learned.evaluation):
-        screen.print(part)
+    with opened() as (database, blobs, model_root):
+        with bar() as heard:
+            learning = Learning(database, blobs, model_root, say=say, on_event=heard)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, partial(_stop, learning))
+            learned = learning.run(wanted)
+        for part in evaluation_page.render(learned.evaluation):
+            console().print(part)
+        active = wanted.activate and learning.activate(wanted, learned, margins)
     steps = ", ".join(f"{step} {_clock(took)}" for step, took in learned.seconds.items())
-    state = "active" if learned.active else "a candidate"
-    screen.print(f"{plain(learned.ref)} from {plain(learned.dataset)} is {state} after {_clock(seconds)}: {steps}")
+    state = "active" if active else "a candidate"
+    after = _clock(time.monotonic() - started)
+    console().print(f"{plain(learned.ref)} from {plain(learned.dataset)} is {state} after {after}: {steps}")
+
+
+def _stop(learning: "Learning", number: int, frame: FrameType | None) -> None:
+    """A training writes its checkpoint first; every other step can be done again."""
+    learning.trainer.stop.set()
+    if not learning.training:
+        raise KeyboardInterrupt
 
 
 def _clock(seconds: float) -> str:

@@ -32,6 +32,7 @@ def evaluate(
         model = registry.by_ref(session, model_ref)
         dataset = datasets.by_ref(session, dataset_ref)
     manifest = manifests.load(blobs, dataset)
+    manifests.entries_of(manifest, split)
     root = manifests.root_of(blobs, dataset)
     loaded = artifact.load(model_root / model.name / model.version, model.sha256)
     found = evaluate_model(loaded, manifest, root, split, **how)

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from db import registry, training
 from db.blobs import LocalBlobs
 from db.errors import Conflict, NotFound
+from db.promotion import Margins
 from db.session import Database
 from db.tables import Dataset, TrainingRun
-from worker import averaging, calibrating, evaluating, manifests, promotion_margins
+from worker import activation, averaging, calibrating, evaluating, manifests
 from worker.errors import WorkerError
 from worker.recipes import Recipe, RecipeInvalid
 from worker.train_runs import Event, Trainer
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ml.importers import Imported
     from ml.manifest import Manifest
 
+SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}  # where neither source nor recipe says
 TRAINED, AVERAGED = "-trained", "-averaged"  # end the versions of networks before their calibration
 
 
@@ -64,12 +66,11 @@ class Learned:
     ref: str
     dataset: str
     evaluation: "Evaluation"
-    active: bool
     seconds: dict[str, float]
 
 
 class Learning:
-    """One pass through all steps. `trainer.stop` may be set from a signal handler: training stops at its next step."""
+    """One pass through all steps. While `training`, `trainer.stop` may be set: it stops at its next step."""
 
     def __init__(
         self,
@@ -83,20 +84,42 @@ class Learning:
         self.trainer = Trainer(database, blobs, model_root, on_event=on_event)
         self._database, self._blobs, self._root, self._say = database, blobs, model_root, say
         self._seconds: dict[str, float] = {}
+        self.training = False
 
     def run(self, wanted: Wanted) -> Learned:
-        """Raises RecipeInvalid, DatasetError, TrainingError, Conflict, LearningStopped, and GateClosed at the end."""
+        """All but the activation. Raises RecipeInvalid, DatasetError, TrainingError, Conflict, LearningStopped."""
         recipe = wanted.recipe
         dataset, manifest = self._timed("import", lambda: self._dataset(wanted))
         version = wanted.version or self._version(wanted.name)
         ref = f"{wanted.name}@{version}"
+        self.training = True
         trained = self._timed("train", lambda: self._trained(wanted, dataset, version))
+        self.training = False
         self._timed("calibrate", lambda: self._calibrate(wanted, dataset, trained, version))
         split = recipe.evaluation.split or ("test" if manifest.split("test") else recipe.calibration.split)
         evaluation = self._timed("evaluate", lambda: self._evaluate(wanted, ref, dataset, split))
-        if wanted.activate:
-            self._timed("activate", lambda: self._activate(wanted, version))
-        return Learned(ref, dataset.ref, evaluation, wanted.activate, self._seconds)
+        return Learned(ref, dataset.ref, evaluation, self._seconds)
+
+    def activate(self, wanted: Wanted, learned: Learned, margins: Margins) -> bool:
+        """Make it the active version, unless another model is active that nothing compares it with: then say so.
+
+        A first model needs no comparison, and a reason in `wanted.force` does without. Raises PromotionRefused.
+        """
+        name, _, version = learned.ref.rpartition("@")
+        with self._database.transaction() as session:
+            model = registry.by_ref(session, learned.ref)
+            current = registry.active(session, model.task)
+            gate = registry.gate(session, model, current, margins)
+        if gate.open and gate.active is not None and not gate.on and wanted.force is None:
+            self._say(f"not activated: {gate.active} is active and was not evaluated on the same pictures")
+            self._say(f"compare them: tagmill evaluate {gate.active} {learned.dataset}; or: "
+                      f"tagmill models activate {learned.ref}")  # fmt: skip
+            return False
+        self._timed("activate", lambda: activation.activate(
+            self._database, self._root, name, version, forced=wanted.force, margins=margins, actor=wanted.actor
+        ))  # fmt: skip
+        self._say(f"{learned.ref} is active for {model.task}")
+        return True
 
     def _timed(self, step: str, work: Callable[[], Any]) -> Any:
         started = monotonic()
@@ -110,8 +133,12 @@ class Learning:
 
         imported = _imported(wanted)
         manifest, data = imported.manifest, wanted.recipe.data
-        if data.shares:
-            manifest = splits.split(manifest, imported.hashes, dict(data.shares), column=data.by, seed=data.seed)
+        shares = dict(data.shares)
+        if not shares and not manifest.split(wanted.recipe.calibration.split):
+            shares = SHARES
+            self._say("no validation pictures are set aside: " + ", ".join(f"{n} {s:.0%}" for n, s in shares.items()))
+        if shares:
+            manifest = splits.split(manifest, imported.hashes, shares, column=data.by, seed=data.seed)
         leaks = splits.leaks(manifest.entries, imported.hashes, data.by)
         root = wanted.images or (wanted.source if wanted.source.is_dir() else wanted.source.parent)
         found = {
@@ -236,14 +263,6 @@ class Learning:
         )  # fmt: skip
         self._say(f"{ref}: evaluated on {split}, {found.pictures} pictures")
         return found
-
-    def _activate(self, wanted: Wanted, version: str) -> None:
-        with self._database.transaction() as session:
-            model = registry.activate(
-                session, wanted.name, version,
-                forced=wanted.force, margins=promotion_margins.configured(), actor=wanted.actor,
-            )  # fmt: skip
-        self._say(f"{model.ref} is active for {model.task}")
 
 
 def _imported(wanted: Wanted) -> "Imported":

@@ -10,7 +10,7 @@ from db.blobs import LocalBlobs, manifest_key
 from db.session import Database
 from db.tables import Dataset
 from ml.errors import DatasetError
-from ml.manifest import Manifest, from_dict
+from ml.manifest import Entry, Manifest, from_dict
 
 IN_STORE: Final = "blob-store:"
 """The images' root of a dataset of stored pictures: wherever this process sees the blob store."""
@@ -51,3 +51,13 @@ def load(blobs: LocalBlobs, dataset: Dataset) -> Manifest:
     if manifest.sha256 != dataset.sha256:
         raise DatasetError("dataset_changed", f"the stored manifest of {dataset.ref} is not the registered one")
     return manifest
+
+
+def entries_of(manifest: Manifest, split: str) -> tuple[Entry, ...]:
+    """The pictures of a split; DatasetError('dataset_empty') that says which splits there are, if it has none."""
+    found = tuple(manifest.split(split))
+    if not found:
+        there = ", ".join(sorted({entry.split for entry in manifest.entries})) or "none"
+        detail = f"{manifest.name}@{manifest.version} has no picture in split {split!r}; its splits: {there}"
+        raise DatasetError("dataset_empty", detail, field="split")
+    return found

@@ -81,6 +81,35 @@ def test_a_second_call_makes_the_next_version_of_the_same_data(
     assert "other settings" in wrong
 
 
+def test_a_folder_without_splits_gets_some(tagmill: Commands, photos: Path, recipe: Path, db: Database) -> None:
+    recipe.write_text(recipe.read_text().replace("shares = {train = 0.5, validation = 0.25, test = 0.25}", ""))
+    tagmill("learn", str(photos), "--recipe", str(recipe))
+    with db.transaction() as session:
+        model = registry.by_ref(session, "colours@1")
+        assert [evaluation.split for evaluation in evaluations.of_model(session, model.id)] == ["test"]
+
+
+def test_a_model_that_nothing_compares_it_with_stays_active(
+    tagmill: Commands, photos: Path, recipe: Path, db: Database
+) -> None:
+    tagmill("models", "pull", "clothing")
+    said = tagmill("learn", str(photos), "--recipe", str(recipe))
+    assert "accuracy" in said
+    assert "colours@1 from colours@1 is a candidate" in said
+    with db.transaction() as session:
+        current = registry.active(session, "tags")
+        assert current is not None
+        assert current.name == "clothing"
+    said = tagmill("learn", str(photos), "--recipe", str(recipe), "--version", "1", "--force", "it is for another shop")
+    assert "colours@1 from colours@1 is active" in said
+
+
+def test_a_split_that_is_not_there_is_named_with_those_that_are(tagmill: Commands, photos: Path, recipe: Path) -> None:
+    tagmill("learn", str(photos), "--recipe", str(recipe))
+    said = tagmill("evaluate", "colours@1", "colours@1", "--split", "holdout", code=1)
+    assert "'holdout'; its splits: test, train, validation" in said
+
+
 def test_the_mean_of_several_trainings_is_what_is_calibrated(
     tagmill: Commands, photos: Path, recipe: Path, db: Database
 ) -> None:
