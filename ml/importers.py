@@ -80,6 +80,8 @@ def from_folders(root: Path, *, name: str, version: str = "1", group: str = "cat
             labels.add(folder.name)
             found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
             rows += [Row(p.relative_to(root).as_posix(), {group: folder.name}, split) for p in found]
+    if not labels:
+        raise DatasetError("dataset_empty", f"{root} holds no folders: a folder for each class is expected")
     if empty := labels - {str(row.labels[group]) for row in rows}:
         raise DatasetError("class_missing", f"no picture of {', '.join(sorted(empty))}", field=min(empty))
     return _imported(root, name, version, {group: Group("exclusive", tuple(sorted(labels)))}, rows, None)

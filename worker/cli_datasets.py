@@ -66,6 +66,8 @@ def import_(
     if (source is not None) + (from_job is not None) + from_reviews != 1:
         raise typer.BadParameter("give one of them: SOURCE, --from-job or --from-reviews", param_hint="SOURCE")
     columns = dataset_options.columns(label, attribute, ignore)
+    if source is not None and not source.exists():
+        raise typer.BadParameter(f"{source}: no such file or folder", param_hint="SOURCE")
     if source is not None:
         root = images or (source if source.is_dir() else source.parent)
         of_table = {"image": image_column, "split": split_column or None, "group_column": by}

@@ -161,3 +161,10 @@ def test_labels_that_end_without_a_picture_and_groups_of_one_label_are_reported(
     assert report.one_label == (), "two labels are wanted, though one has no picture"
     only = from_table(_table(tmp_path, "0.jpg,Hat,,,train,x\n"), tmp_path, {"category": GROUPS["category"]}, name="t")
     assert only.report.one_label == ("category",)
+
+
+def test_pictures_without_a_folder_per_class_are_told_so(tmp_path: Path) -> None:
+    datasets.picture(tmp_path / "one.png", (10, 20, 30), 1)
+    with pytest.raises(DatasetError, match="a folder for each class") as raised:
+        from_folders(tmp_path, name="loose")
+    assert raised.value.code == "dataset_empty"
