@@ -3,14 +3,14 @@
 from uuid import UUID
 
 from flask import Response
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from api import paging
 from api.answers import json_answer
-from api.errors import Fault, Problem, faults_of
+from api.errors import Fault, Problem
 from api.routing import Answer, Call, Parameters, Routes
 from api.schemas import JobOut, JobsPage, JobState, ProgressOut, RetryIn, RetryOut, StageOut
-from api.small_body import small_json
+from api.small_body import checked, small_json
 from db import jobs, retries
 from db.codes import CODES
 from db.progress import Progress, progress
@@ -151,13 +151,8 @@ def _codes(call: Call, query: RetryQuery) -> list[str] | None:
     body, _ = small_json(call)
     if body is not None and query.only is not None:
         raise Problem("invalid_parameter", "Give `only` in the query or in the body, not in both.")
-    if body is None:
-        given = query.only.split(",") if query.only is not None else None
-    else:
-        try:
-            given = RetryIn.model_validate(body).only
-        except ValidationError as error:
-            raise Problem("invalid_body", "See `errors`.", faults_of(error)) from error
+    in_query = None if query.only is None else query.only.split(",")
+    given = in_query if body is None else checked(RetryIn, body).only
     unknown = [code for code in given or () if code not in CODES]
     if unknown:
         problem = "invalid_parameter" if body is None else "invalid_body"

@@ -1,17 +1,18 @@
 """What people say is in the pictures: of one item, or of many at once. What may be said is `db.labels`' business."""
 
 from collections.abc import Iterator
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from flask import Response, request
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from api.answers import json_answer
-from api.bodies import Row, decode, ndjson_rows
+from api.bodies import Row, ndjson_rows
 from api.errors import MAX_FAULTS, Fault, Problem, faults_of
 from api.label_schemas import ItemLabelsIn, ItemLabelsOut, LabelledOut, LabelsIn, ManyLabelsIn
 from api.routing import Answer, Call, Routes
-from api.spool import pieces, spooled
+from api.small_body import checked, decoded, small_json
+from api.spool import spooled
 from db import labels
 from db.errors import Conflict, NotFound
 from db.ids import item_id as public_id
@@ -21,7 +22,6 @@ from db.session import Session
 MAX_BODY: Final = 1024 * 1024
 BATCH: Final = 200  # rows of a transaction
 
-Body = TypeVar("Body", bound=BaseModel)
 Vocabularies = dict[str | None, dict[str, Group]]
 
 routes = Routes("labels", "What people say is in the pictures. It outranks the models and survives every rerun.")
@@ -55,7 +55,8 @@ def read(call: Call, item_id: str) -> Response:
 )  # fmt: skip
 def write(call: Call, item_id: str) -> Response:
     """Says of some label groups what is in the picture. The newest word on a group counts; the older ones are kept."""
-    sent = _checked(LabelsIn, _json(call))
+    body, _ = small_json(call, MAX_BODY)
+    sent = checked(LabelsIn, body)
     with call.transaction() as session:
         about = labels.subject(session, call.account_id, item_id)
         try:
@@ -173,34 +174,9 @@ def _limit(call: Call) -> int:
     raise Problem("unsupported_media_type", "Send application/json or application/x-ndjson.")
 
 
-def _json(call: Call) -> Any:
-    if request.mimetype != "application/json":
-        raise Problem("unsupported_media_type", "Send application/json.")
-    return _decoded(b"".join(pieces(request, call.settings, MAX_BODY)))
-
-
-def _decoded(data: bytes) -> Any:
-    try:
-        text = data.decode().strip()
-        value, end = decode(text)
-        if end != len(text):
-            raise ValueError("text after the value")
-    except ValueError as error:
-        why = "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
-        raise Problem("invalid_json", f"The body is not JSON: {why}.") from None
-    return value
-
-
-def _checked(model: type[Body], value: Any) -> Body:
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        raise Problem("invalid_body", "See `errors`.", faults_of(error)) from error
-
-
 def _listed(data: bytes) -> Iterator[dict[str, Any] | Fault]:
     """The rows of a JSON body; what is wrong inside one is that row's fault."""
-    value = _decoded(data)
+    value = decoded(data)
     rows = value.get("labels") if isinstance(value, dict) else None
     if not isinstance(rows, list) or len(value) != 1:
         fault = Fault("wrong_type", 'The body is an object {"labels": [...]}.', field="labels")

@@ -5,13 +5,13 @@ from typing import Any
 from uuid import UUID
 
 from flask import Response, request
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from api import paging
 from api.answers import json_answer
-from api.errors import Fault, Problem, faults_of
+from api.errors import Fault, Problem
 from api.routing import Answer, Call, Parameters, Routes
-from api.small_body import IDEMPOTENCY_HEADER, idempotency_key, replayed, small_json
+from api.small_body import IDEMPOTENCY_HEADER, checked, idempotency_key, replayed, small_json
 from api.training_schemas import TrainingLogOut, TrainingRunIn, TrainingRunOut, TrainingRunsPage, TrainingState
 from db import datasets, idempotency, registry, training, training_log
 from db.errors import NotFound
@@ -67,10 +67,7 @@ def create(call: Call) -> Response:
     makes, is a conflict. With an `Idempotency-Key`, the same request again gives the same answer and no second run."""
     key = idempotency_key(request)
     body, data = small_json(call)
-    try:
-        asked = TrainingRunIn.model_validate({} if body is None else body)
-    except ValidationError as error:
-        raise Problem("invalid_body", "See `errors`.", faults_of(error)) from error
+    asked = checked(TrainingRunIn, {} if body is None else body)
     fingerprint = hashlib.sha256(b"training-runs\0" + data).digest()
     with call.transaction() as session:
         if key is not None and (stored := idempotency.begin(session, call.account_id, key)) is not None:

@@ -17,7 +17,7 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db import audit
+from db import audit, locks
 from db.errors import Conflict, LeaseLost, NotFound
 from db.ids import uuid7
 from db.tables import Dataset, TrainingRun
@@ -41,7 +41,7 @@ def enqueue(
     `actor` and `account_id` are for the audit log. Who means to carry the run out itself claims it in the same
     transaction: else a trainer that waits may be quicker.
     """
-    _one_at_a_time(session, name)
+    locks.lock(session, "training", name)
     taken = session.scalar(
         text(
             "SELECT EXISTS (SELECT 1 FROM training_runs WHERE name = :name AND version = :version)"
@@ -73,7 +73,7 @@ def enqueue(
 def next_version(session: Session, name: str) -> str:
     """The lowest whole number above every numbered version of the name, of runs and of models; until the transaction
     ends, nobody else is told one."""
-    _one_at_a_time(session, name)
+    locks.lock(session, "training", name)
     versions = session.scalars(
         text(
             "SELECT version FROM training_runs WHERE name = :name UNION SELECT version FROM model_versions"
@@ -206,11 +206,6 @@ def dataset_refs(session: Session, runs: Sequence[TrainingRun]) -> dict[int, str
 def newest(session: Session, limit: int = 20) -> list[TrainingRun]:
     """The newest runs first."""
     return list(session.scalars(select(TrainingRun).order_by(TrainingRun.id.desc()).limit(limit)))
-
-
-def _one_at_a_time(session: Session, name: str) -> None:
-    """Whoever names a run of this name waits for the end of the transaction of who does so now."""
-    session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('training ' || :name, 0))"), {"name": name})
 
 
 def _end(session: Session, run: TrainingRun, state: str, code: str | None, detail: str | None) -> None:
