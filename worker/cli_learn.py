@@ -68,7 +68,6 @@ def _run(wanted: "Wanted") -> None:
     from worker.train_bar import bar
 
     margins = promotion_margins.configured()
-
     started = time.monotonic()
 
     def say(text: str) -> None:

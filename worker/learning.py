@@ -92,9 +92,7 @@ class Learning:
         dataset, manifest = self._timed("import", lambda: self._dataset(wanted))
         version = wanted.version or self._version(wanted.name)
         ref = f"{wanted.name}@{version}"
-        self.training = True
         trained = self._timed("train", lambda: self._trained(wanted, dataset, version))
-        self.training = False
         self._timed("calibrate", lambda: self._calibrate(wanted, dataset, trained, version))
         split = recipe.evaluation.split or ("test" if manifest.split("test") else recipe.calibration.split)
         evaluation = self._timed("evaluate", lambda: self._evaluate(wanted, ref, dataset, split))
@@ -112,8 +110,8 @@ class Learning:
             gate = registry.gate(session, model, current, margins)
         if gate.open and gate.active is not None and not gate.on and wanted.force is None:
             self._say(f"not activated: {gate.active} is active and was not evaluated on the same pictures")
-            self._say(f"compare them: tagmill evaluate {gate.active} {learned.dataset}; or: "
-                      f"tagmill models activate {learned.ref}")  # fmt: skip
+            self._say(f"compare them: tagmill evaluate {gate.active} {learned.dataset} --split"
+                      f" {learned.evaluation.about.split}; or: tagmill models activate {learned.ref}")  # fmt: skip
             return False
         self._timed("activate", lambda: activation.activate(
             self._database, self._root, name, version, forced=wanted.force, margins=margins, actor=wanted.actor
@@ -185,13 +183,15 @@ class Learning:
         return mean
 
     def _train(self, wanted: Wanted, dataset: Dataset, version: str, other: dict[str, Any]) -> str:
-        run = self._run(wanted, dataset, version, other)
+        run, claimed = self._run(wanted, dataset, version, other)
         ref = f"{run.name}@{run.version}"
         if run.state == "finished":
             self._say(f"{ref} is trained already")
             return ref
         self._say(f"run {run.id} makes {ref} from {dataset.ref}")
-        ended = self.trainer.run_once(run.id)
+        self.training = True
+        ended = None if claimed is None else self.trainer.carry_out(claimed)
+        self.training = False
         if ended is None:
             raise LearningStopped("run_taken", f"another trainer works on run {run.id}: wait for it, or cancel the run")
         if ended.state == "queued":
@@ -200,8 +200,13 @@ class Learning:
             raise LearningStopped(ended.code or ended.state, f"run {ended.id} is {ended.state}: {ended.detail or ''}")
         return ref
 
-    def _run(self, wanted: Wanted, dataset: Dataset, version: str, other: dict[str, Any]) -> TrainingRun:
-        """The run that this command started before, or a new one."""
+    def _run(
+        self, wanted: Wanted, dataset: Dataset, version: str, other: dict[str, Any]
+    ) -> tuple[TrainingRun, TrainingRun | None]:
+        """The run that this command started before, or a new one; and it leased to us, if nobody else works on it.
+
+        Queued and leased in one transaction: a trainer that waits for work cannot be quicker.
+        """
         from ml.train_config import from_dict
 
         name = wanted.name
@@ -211,22 +216,22 @@ class Learning:
         document = from_dict(settings).to_dict()
         with self._database.transaction() as session:
             try:
-                known = training.by_name(session, name, version)
+                run = training.by_name(session, name, version)
             except NotFound:
-                return training.enqueue(session, dataset.id, name, version, document, init=wanted.init)
-        # Settings that did not exist when the run began have their defaults.
-        config = from_dict({**known.config, "name": name, "version": version}).to_dict()
-        for what, here, there in (
-            ("pictures", dataset.id, known.dataset_id),
-            ("settings", document, config),
-            ("start weights", wanted.init, known.init),
-        ):
-            if here != there:
-                raise Conflict(f"{name}@{version} is made with other {what}: choose another --version.")
-        if known.state in ("failed", "cancelled"):
-            why = known.detail or known.id
-            raise Conflict(f"The run of {name}@{version} is {known.state} ({why}): choose another --version.")
-        return known
+                run = training.enqueue(session, dataset.id, name, version, document, init=wanted.init)
+            # Settings that did not exist when the run began have their defaults.
+            config = from_dict({**run.config, "name": name, "version": version}).to_dict()
+            for what, here, there in (
+                ("pictures", dataset.id, run.dataset_id),
+                ("settings", document, config),
+                ("start weights", wanted.init, run.init),
+            ):
+                if here != there:
+                    raise Conflict(f"{name}@{version} is made with other {what}: choose another --version.")
+            if run.state in ("failed", "cancelled"):
+                why = run.detail or run.id
+                raise Conflict(f"The run of {name}@{version} is {run.state} ({why}): choose another --version.")
+            return run, None if run.state == "finished" else self.trainer.claim(session, run.id)
 
     def _registered(self, ref: str) -> bool:
         with self._database.transaction() as session:
