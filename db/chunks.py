@@ -40,6 +40,7 @@ class Chunk:
     models: dict[str, str | None]
     policy: dict[str, Any]
     followers: int
+    context: str
 
     @property
     def members(self) -> Sequence[int]:
@@ -148,7 +149,7 @@ def _chunks(rows: Any) -> Iterator[Chunk]:
 
 
 _COLUMNS = """c.id, c.account_id, c.job_id, c.bucket, c.round, c.stage, c.lo, c.hi, c.seqs, c.owner, c.fence,
-      c.attempts, c.deferrals, j.lane, j.analyses, j.options, j.models, j.policy, j.followers"""
+      c.attempts, c.deferrals, j.lane, j.analyses, j.options, j.models, j.policy, j.followers, j.context"""
 _LEASED = text(f"SELECT {_COLUMNS} FROM chunks c JOIN jobs j ON j.id = c.job_id WHERE c.id = :id")
 _LEASE = (
     """

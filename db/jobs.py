@@ -31,16 +31,19 @@ class NewItem:
     raw_key: str | None = None
     client_id: str | None = None
     product_id: str | None = None
+    category: str | None = None
 
 
 @dataclass(frozen=True)
 class JobSpec:
-    """What is asked of a job's pictures."""
+    """What is asked of a job's pictures; `context`: where they are to be shown ("avatar", "listing"), "" if nowhere
+    in particular."""
 
     analyses: tuple[str, ...] = ("tags", "moderation")
     lane: str = "bulk"
     name: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    context: str = ""
 
 
 def submit(
@@ -69,6 +72,7 @@ def submit(
             "id": job_id,
             "account_id": account_id,
             "name": spec.name,
+            "context": spec.context,
             "lane": spec.lane,
             "analyses": list(spec.analyses),
             "options": json.dumps(spec.options),
@@ -81,6 +85,7 @@ def submit(
     counter = _Counter(max_items)
     columns = (
         "bucket", "job_id", "seq", "account_id", "url", "filename", "raw_key", "client_id", "product_id", "same_as",
+        "category",
     )  # fmt: skip
     copy_rows(session, "items", bucket, columns, counter.rows(items, bucket, job_id, account_id))
     if counter.total == 0:
@@ -117,7 +122,7 @@ class _Counter:
             self.total += 1
             yield (
                 bucket, job_id, seq, account_id, item.url, item.filename, item.raw_key, item.client_id,
-                item.product_id, same_as,
+                item.product_id, same_as, item.category,
             )  # fmt: skip
 
 
@@ -161,8 +166,8 @@ def cancel(session: Session, account_id: int, job_id: UUID, *, actor: str = "api
 
 
 _INSERT_JOB = text(
-    "INSERT INTO jobs (id, account_id, name, lane, analyses, options, bucket, models, policy) VALUES"
-    " (:id, :account_id, :name, :lane, :analyses, CAST(:options AS jsonb), :bucket, CAST(:models AS jsonb),"
+    "INSERT INTO jobs (id, account_id, name, lane, analyses, options, context, bucket, models, policy) VALUES"
+    " (:id, :account_id, :name, :lane, :analyses, CAST(:options AS jsonb), :context, :bucket, CAST(:models AS jsonb),"
     " CAST(:policy AS jsonb))"
 )
 _SET_TOTAL = text("UPDATE jobs SET total = :total, followers = :followers WHERE id = :id")

@@ -272,8 +272,8 @@ _ADD_RERUN_ITEMS = text(
 )
 _ADD_ITEMS = text(
     """
-    INSERT INTO items (bucket, job_id, seq, account_id, url, filename, raw_key, client_id)
-    SELECT :bucket, :new_job, c.n, :account_id, i.url, i.filename, i.raw_key, i.client_id
+    INSERT INTO items (bucket, job_id, seq, account_id, url, filename, raw_key, client_id, category)
+    SELECT :bucket, :new_job, c.n, :account_id, i.url, i.filename, i.raw_key, i.client_id, i.category
     FROM chosen c JOIN items i ON i.bucket = c.bucket AND i.job_id = c.job_id AND i.seq = c.seq
     """
 )

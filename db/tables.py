@@ -96,7 +96,8 @@ class Bucket(Base):
 
 class Job(Base):
     """A submitted job. `models` and `policy` are pinned at submit; `round` counts retries; `settled` holds the sums
-    of earlier rounds; `followers` says how many items repeat another item's picture; states: `db.states`."""
+    of earlier rounds; `followers` says how many items repeat another item's picture; `context` says where the pictures
+    are to be shown; states: `db.states`."""
 
     __tablename__ = "jobs"
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -109,6 +110,7 @@ class Job(Base):
     bucket: Mapped[int] = mapped_column(ForeignKey("buckets.id"))
     total: Mapped[int] = mapped_column(default=0)
     followers: Mapped[int] = mapped_column(default=0)
+    context: Mapped[str] = mapped_column(default="")
     models: Mapped[dict[str, Any]]
     policy: Mapped[dict[str, Any]]
     round: Mapped[int] = mapped_column(default=0)
@@ -155,7 +157,8 @@ class ChunkRow(Base):
 
 
 class Item(Base):
-    """A submitted picture, immutable. `same_as` names the first item of the job with the same URL or bytes."""
+    """A submitted picture, immutable. `same_as` names the first item of the job with the same URL or bytes; `category`
+    is what its sender says it shows."""
 
     __tablename__ = "items"
     bucket: Mapped[int] = mapped_column(primary_key=True)
@@ -168,6 +171,7 @@ class Item(Base):
     client_id: Mapped[str | None]
     product_id: Mapped[str | None]
     same_as: Mapped[int | None]
+    category: Mapped[str | None]
 
 
 class Ingest(Base):

@@ -1,5 +1,6 @@
 """The migrations: one line of revisions, there and back, and the tables that the code believes in."""
 
+import importlib
 import itertools
 import re
 from collections.abc import Iterator
@@ -12,12 +13,14 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
-from db import learning_tables as _learning_tables  # noqa: F401  # its tables are of the same metadata
 from db import migrate
 from db.session import psycopg_url
 from db.tables import Base
 from tests.architecture.source import ROOT
 from tests.conftest import Services
+
+for each in sorted((ROOT / "db").glob("*_tables.py")):  # tables of the same metadata
+    importlib.import_module(f"db.{each.stem}")
 
 LEAF = re.compile(r"(items|ingests|results)_b\d+")
 
@@ -32,6 +35,9 @@ ONLY_IN_MIGRATIONS = {
     "chunks_ready": "the claim: an account's next ready chunks of a stage",
     "chunks_scored": "infer chunks in the order they were finished, for shadow runs",
     "datasets_name_version_key": "a version of a dataset exists once",
+    "decisions_account": "an account's decisions, newest first",
+    "decisions_item": "the decisions on an item, oldest first",
+    "decisions_newest": "the newest decision on a picture in a context",
     "drift_history": "the first days of a model at a source, to compare with",
     "evaluations_model": "a model's newest evaluation on a dataset, for the promotion gate",
     "idempotency_age": "old keys, to be forgotten",
@@ -41,6 +47,9 @@ ONLY_IN_MIGRATIONS = {
     "items_same_as": "the items that follow another one's picture",
     "jobs_account": "an account's jobs, newest first",
     "jobs_open": "jobs not yet settled, for the claim and the finaliser",
+    "moderations_account": "an account's moderations, newest first",
+    "moderations_job_id_seq_key": "an item is one moderation's",
+    "moderations_user": "the moderations of a subject, newest first",
     "model_versions_name_version_key": "a version is registered once",
     "model_versions_one_active": "at most one active version a task",
     "outbox_subject_type_round_key": "one event a subject, type and round",
@@ -48,6 +57,7 @@ ONLY_IN_MIGRATIONS = {
     "policies_one_active": "at most one active policy",
     "reruns_account": "an account's reruns, newest first",
     "results_code": "a job's failures by code",
+    "results_picture": "where a picture was seen, for bans and re-decisions",
     "results_day": "the results of a day, for drift and suggestions",
     "shadow_runs_one_running": "at most one running shadow run a model",
     "training_runs_name_version_key": "a run makes a version of its own",

@@ -1,0 +1,51 @@
+"""The tables of moderation, as the code sees them: decisions and uploads; their DDL is in `migrations/`."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, ForeignKey
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.tables import Base
+
+
+class DecisionRow(Base):
+    """A decision on a picture in a context, made on an item; only added. Of a person's (review, appeal) the newest
+    counts, and one without a verdict takes the earlier one back; an automatic re-decision (policy, bank) keeps the
+    result's moderation `before` and `after`."""
+
+    __tablename__ = "decisions"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    account_id: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[bytes]
+    context: Mapped[str]
+    job_id: Mapped[UUID]
+    seq: Mapped[int]
+    kind: Mapped[str]
+    verdict: Mapped[str | None]
+    code: Mapped[str | None]
+    text: Mapped[str | None]
+    actor: Mapped[str]
+    policy: Mapped[str | None]
+    rule: Mapped[str | None]
+    before: Mapped[dict[str, Any] | None]
+    after: Mapped[dict[str, Any] | None]
+    takes_back: Mapped[UUID | None]
+    comment: Mapped[str | None]
+    created_at: Mapped[datetime]
+
+
+class ModerationRow(Base):
+    """A picture sent for moderation: whose it is, where it is to be shown, and the item that carries it."""
+
+    __tablename__ = "moderations"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    account_id: Mapped[int] = mapped_column(BigInteger)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    seq: Mapped[int]
+    client_id: Mapped[str | None]
+    subject_user: Mapped[str | None]
+    subject_product: Mapped[str | None]
+    context: Mapped[str]
+    created_at: Mapped[datetime]
