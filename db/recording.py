@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from db import outbox
 from db.bulk import record_rows
 from db.chunks import Chunk
 from db.errors import LeaseLost
@@ -84,6 +85,7 @@ def finish_ingest(
         _add_chunk(session, chunk, "infer", done, 0.0, 0)
     for part in deferred:
         _add_chunk(session, chunk, "ingest", sorted(part.seqs), part.delay_s, chunk.deferrals + part.counts)
+    outbox.failures(session, chunk, [(o.seq, o.code or "") for o in failed])
     _close(session, chunk, len(done), Counter(o.code or "" for o in failed))
 
 
@@ -99,6 +101,7 @@ def finish_infer(session: Session, chunk: Chunk, outcomes: Sequence[InferOutcome
     ]  # fmt: skip
     record_rows(session, "results", chunk.bucket, _RESULT_COLUMNS, rows)
     failed = Counter(o.code for o in outcomes if o.code)
+    outbox.failures(session, chunk, [(o.seq, o.code) for o in outcomes if o.code])
     _close(session, chunk, len(outcomes) - failed.total(), failed)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db import audit, evaluations, locks, promotion
+from db import audit, evaluations, locks, outbox, promotion
 from db.errors import Conflict, NotFound, PromotionRefused
 from db.promotion import MARGINS, Gate, Margins, Shortfall
 from db.tables import Dataset, Evaluation, ModelVersion, PolicyVersion
@@ -98,6 +98,7 @@ def activate(
     if forced is not None:
         detail |= {"forced": forced, "shortfalls": [each.row() for each in found.behind]}
     audit.record(session, None, actor, "model.activate", model.ref, **detail)
+    outbox.activated(session, model.task, model.ref, current.ref if current else None)
     session.refresh(model)
     return model
 
@@ -118,6 +119,7 @@ def rollback(session: Session, task: str, *, actor: str = "system") -> tuple[Mod
     _retire(session, current)
     _make_active(session, before, replaced=before.replaced)
     audit.record(session, None, actor, "model.rollback", before.ref, rolled_back=current.ref)
+    outbox.activated(session, task, before.ref, current.ref)
     session.refresh(before)
     session.refresh(current)
     return current, before

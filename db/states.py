@@ -24,6 +24,11 @@ shadow run
                              maintenance process, or the next claim
         running → stopped    its operator
         running → failed     the candidate did not load, or killed whoever scored with it, three times in a row
+delivery
+        pending → delivered, failed   whoever sends it, by compare-and-set on (owner, fence) (`deliveries.record`); if that
+                             process dies, the lease runs out and the next one sends it again, under the same id
+        pending → failed     its endpoint is disabled
+        delivered, failed → pending   somebody asks for it again
 """
 
 from typing import Final
@@ -38,6 +43,9 @@ MODEL_STATES: Final = ("candidate", "active", "retired")
 RERUN_STATES: Final = ("staged", "publishing", "published", "rolling_back", "rolled_back", "dropping", "dropped")
 TRAINING_STATES: Final = ("queued", "running", "finished", "failed", "cancelled")
 SHADOW_STATES: Final = ("running", "finished", "stopped", "failed")
+DELIVERY_STATES: Final = ("pending", "delivered", "failed")
+WEBHOOK_STATES: Final = ("enabled", "disabled")
+WEBHOOK_REASONS: Final = ("owner", "gone", "failing")
 VERDICTS: Final = ("approve", "review", "reject")
 
 JOB_MOVES: Final = frozenset(

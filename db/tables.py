@@ -97,7 +97,7 @@ class Bucket(Base):
 class Job(Base):
     """A submitted job. `models` and `policy` are pinned at submit; `round` counts retries; `settled` holds the sums
     of earlier rounds; `followers` says how many items repeat another item's picture; `context` says where the pictures
-    are to be shown; states: `db.states`."""
+    are to be shown; one that is not `listed` carries an upload (`moderations`); states: `db.states`."""
 
     __tablename__ = "jobs"
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -111,6 +111,7 @@ class Job(Base):
     total: Mapped[int] = mapped_column(default=0)
     followers: Mapped[int] = mapped_column(default=0)
     context: Mapped[str] = mapped_column(default="")
+    listed: Mapped[bool] = mapped_column(default=True)
     models: Mapped[dict[str, Any]]
     policy: Mapped[dict[str, Any]]
     round: Mapped[int] = mapped_column(default=0)
@@ -261,6 +262,7 @@ class Outbox(Base):
     round: Mapped[int]
     payload: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
+    fanned_at: Mapped[datetime | None]
 
 
 class AuditEntry(Base):

@@ -31,6 +31,9 @@ COLUMNS = {
     ("training_runs", "state"): states.TRAINING_STATES,
     ("shadow_runs", "state"): states.SHADOW_STATES,
     ("shadow_runs", "task"): states.ANALYSES,
+    ("deliveries", "state"): states.DELIVERY_STATES,
+    ("webhooks", "state"): states.WEBHOOK_STATES,
+    ("webhooks", "reason"): states.WEBHOOK_REASONS,
 }
 
 
