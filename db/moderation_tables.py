@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ForeignKey
+from sqlalchemy import BigInteger, FetchedValue, ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.tables import Base
@@ -12,8 +12,8 @@ from db.tables import Base
 
 class DecisionRow(Base):
     """A decision on a picture in a context, made on an item; only added. Of a person's (review, appeal) the newest
-    counts, and one without a verdict takes the earlier one back; an automatic re-decision (policy, bank) keeps the
-    result's moderation `before` and `after`."""
+    counts, and one without a verdict takes the earlier one back; an automatic re-decision (policy, bank, rerun)
+    keeps the result's moderation `before` and `after`. `batch`: what was decided at once has one digest in the audit log."""
 
     __tablename__ = "decisions"
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -34,10 +34,12 @@ class DecisionRow(Base):
     takes_back: Mapped[UUID | None]
     comment: Mapped[str | None]
     created_at: Mapped[datetime]
+    batch: Mapped[UUID | None]
 
 
 class ModerationRow(Base):
-    """A picture sent for moderation: whose it is, where it is to be shown, and the item that carries it."""
+    """A picture sent for moderation: whose it is, where it is to be shown, the item that carries it, and what is said
+    of it now: the automatic verdict and a person's, or the `code` of the failure. `events` counts what was told."""
 
     __tablename__ = "moderations"
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -49,3 +51,11 @@ class ModerationRow(Base):
     subject_product: Mapped[str | None]
     context: Mapped[str]
     created_at: Mapped[datetime]
+    sha256: Mapped[bytes | None]
+    automatic: Mapped[str | None]
+    human: Mapped[str | None]
+    code: Mapped[str | None]
+    verdict: Mapped[str | None] = mapped_column(FetchedValue())
+    state: Mapped[str] = mapped_column(FetchedValue())
+    changed_at: Mapped[datetime | None]
+    events: Mapped[int] = mapped_column(default=0)

@@ -57,6 +57,8 @@ WHERE d.kind IN ('review', 'appeal') AND d.verdict IS NOT NULL AND NOT EXISTS (
     AND n.kind IN ('review', 'appeal') AND n.id > d.id);
 """
 
+# An upload sent for moderation, one item of a job of its own. What is said of its picture stands here too, so that lists
+# by state and verdict are index scans; `db.moderations.refresh` writes it in the transaction that says it.
 MODERATIONS = """
 CREATE TABLE moderations (
   id uuid PRIMARY KEY,
@@ -68,10 +70,35 @@ CREATE TABLE moderations (
   subject_product text,
   context text NOT NULL DEFAULT '',
   created_at timestamptz NOT NULL DEFAULT now(),
+  sha256 bytea CHECK (octet_length(sha256) = 32),
+  automatic text CHECK (automatic IN ('approve', 'review', 'reject')),
+  human text CHECK (human IN ('approve', 'reject')),
+  code text,
+  verdict text GENERATED ALWAYS AS (coalesce(human, automatic)) STORED,
+  state text NOT NULL GENERATED ALWAYS AS (
+    CASE WHEN code IS NOT NULL THEN 'failed' WHEN automatic IS NULL THEN 'pending'
+      WHEN coalesce(human, automatic) = 'review' THEN 'in_review' ELSE 'decided' END) STORED,
+  changed_at timestamptz,
+  events integer NOT NULL DEFAULT 0,
+  CHECK (code IS NULL OR automatic IS NULL),
+  CHECK (human IS NULL OR automatic IS NOT NULL),
   UNIQUE (job_id, seq)
-);
+) WITH (fillfactor = 80);
 CREATE INDEX moderations_account ON moderations (account_id, id DESC);
+CREATE INDEX moderations_state ON moderations (account_id, state, id DESC);
+CREATE INDEX moderations_verdict ON moderations (account_id, verdict, id DESC) WHERE verdict IS NOT NULL;
 CREATE INDEX moderations_user ON moderations (account_id, subject_user, id DESC) WHERE subject_user IS NOT NULL;
+CREATE INDEX moderations_product ON moderations (account_id, subject_product, id DESC)
+  WHERE subject_product IS NOT NULL;
+CREATE INDEX moderations_picture ON moderations (account_id, sha256) WHERE sha256 IS NOT NULL;
+"""
+
+# What must not wait is looked for ten times a second, in an index that holds nothing else. Uploads are listed as
+# moderations, not among the jobs.
+URGENT = """
+CREATE INDEX chunks_urgent ON chunks (stage, not_before) WHERE state = 'ready' AND urgent;
+ALTER TABLE jobs ADD COLUMN listed boolean NOT NULL DEFAULT true;
+CREATE INDEX jobs_listed ON jobs (account_id, id DESC) WHERE listed;
 """
 
 # Append-only: nobody but the owner changes or removes a decision.
@@ -79,6 +106,7 @@ GRANTS = """
 GRANT SELECT, INSERT ON decisions, moderations TO tagmill_api, tagmill_worker;
 GRANT SELECT ON human_decisions TO tagmill_api, tagmill_worker;
 GRANT UPDATE (moderation) ON results TO tagmill_api;
+GRANT UPDATE (sha256, automatic, human, code, changed_at, events) ON moderations TO tagmill_api, tagmill_worker;
 """
 
 POLICY = """
@@ -92,13 +120,14 @@ CREATE POLICY {table}_worker ON {table} TO tagmill_worker USING (true) WITH CHEC
 
 def upgrade() -> None:
     walls = (POLICY.format(table=table) for table in ("decisions", "moderations"))
-    for sql in (COLUMNS, INDEX, DECISIONS, HUMAN, MODERATIONS, GRANTS, *walls):
+    for sql in (COLUMNS, INDEX, DECISIONS, HUMAN, MODERATIONS, URGENT, GRANTS, *walls):
         op.get_bind().exec_driver_sql(sql)
 
 
 def downgrade() -> None:
     op.get_bind().exec_driver_sql(
         "DROP VIEW human_decisions; DROP TABLE moderations, decisions; DROP INDEX results_picture;"
+        "DROP INDEX chunks_urgent, jobs_listed; ALTER TABLE jobs DROP COLUMN listed;"
         "REVOKE UPDATE (moderation) ON results FROM tagmill_api;"
         "ALTER TABLE items DROP COLUMN category; ALTER TABLE jobs DROP COLUMN context"
     )
