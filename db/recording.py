@@ -9,11 +9,12 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db import outbox
+from db import outbox, review_queue, review_sources
 from db.bulk import record_rows
 from db.chunks import Chunk
 from db.errors import LeaseLost
 from db.images import ImageRecord, record_images
+from db.review_queue import Candidate
 
 _INGEST_COLUMNS = ("bucket", "job_id", "seq", "account_id", "outcome", "code", "sha256", "status")
 _RESULT_COLUMNS = (
@@ -89,8 +90,12 @@ def finish_ingest(
     _close(session, chunk, len(done), Counter(o.code or "" for o in failed))
 
 
-def finish_infer(session: Session, chunk: Chunk, outcomes: Sequence[InferOutcome]) -> None:
-    """leased → done for an infer chunk: one results row an item. Raises LeaseLost (roll back)."""
+def finish_infer(
+    session: Session, chunk: Chunk, outcomes: Sequence[InferOutcome], *, audit_share: float = 0.0
+) -> None:
+    """leased → done for an infer chunk: one results row an item, and a task for people where the verdict asks for them.
+    `audit_share` of the other verdicts is drawn for an audit, if the policy says nothing else. Raises LeaseLost (roll
+    back)."""
     _require_lease(session, chunk)
     rows = [
         (
@@ -102,7 +107,19 @@ def finish_infer(session: Session, chunk: Chunk, outcomes: Sequence[InferOutcome
     record_rows(session, "results", chunk.bucket, _RESULT_COLUMNS, rows)
     failed = Counter(o.code for o in outcomes if o.code)
     outbox.failures(session, chunk, [(o.seq, o.code) for o in outcomes if o.code])
+    review_queue.enqueue(session, chunk.account_id, _for_people(chunk, outcomes, audit_share))
     _close(session, chunk, len(outcomes) - failed.total(), failed)
+
+
+def _for_people(chunk: Chunk, outcomes: Sequence[InferOutcome], audit_share: float) -> list[Candidate]:
+    asked = chunk.policy.get("audit_share")
+    share = audit_share if asked is None else float(asked)
+    found = (
+        review_sources.candidate(chunk.account_id, chunk.job_id, o.seq, o.sha256, chunk.context, o.moderation, share)
+        for o in outcomes
+        if o.moderation is not None and o.sha256 is not None
+    )
+    return [candidate for candidate in found if candidate is not None]
 
 
 def _require_lease(session: Session, chunk: Chunk) -> None:
