@@ -3,13 +3,15 @@
 Every time is the database's `now()`; a worker's clock decides nothing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
+
+from db.policy_evidence import FACT_COLUMNS, facts
 
 # SQL for a job row `j`: the turn at which its first new chunk starts, the lowest that its account's lane waits at.
 TURN_NOW = """
@@ -19,7 +21,10 @@ TURN_NOW = """
 
 @dataclass(frozen=True)
 class Chunk:
-    """A leased chunk, with what its job pinned. `fence` counts claims: who holds an older one writes nothing."""
+    """A leased chunk, with what its job pinned. `fence` counts claims: who holds an older one writes nothing.
+
+    `account`: its name. `waited_s`: how long ago the job was submitted; of a retry, how long ago the chunk came to be.
+    """
 
     id: int
     account_id: int
@@ -41,6 +46,8 @@ class Chunk:
     policy: dict[str, Any]
     followers: int
     context: str
+    account: str
+    waited_s: float
 
     @property
     def members(self) -> Sequence[int]:
@@ -60,22 +67,34 @@ class ChunkItem:
 
 @dataclass(frozen=True, slots=True)
 class ChunkImage:
-    """A member to infer: its image's bytes (SHA-256 of the original) and working copy."""
+    """A member to infer: its image's bytes (SHA-256 of the original) and working copy; for the policy its content
+    `facts` and the `category` that its owner declares."""
 
     seq: int
     sha256: bytes
     work_key: str
     work_sha256: bytes | None
+    facts: Mapping[str, Any]
+    category: str | None
 
 
 def claim(
-    session: Session, stage: str, owner: UUID, lease_s: float, limit: int = 1, hint: int | None = None
+    session: Session,
+    stage: str,
+    owner: UUID,
+    lease_s: float,
+    limit: int = 1,
+    hint: int | None = None,
+    *,
+    urgent: bool = False,
+    but_not: Collection[int] = (),
 ) -> list[Chunk]:
     """ready → leased, at most `limit`; the job's first claim moves it accepted → running.
 
     Order, and nowhere else: the hinted chunk if it is still ready; then the account with the fewest leases for its
     weight, of equals the one not served for longest; within an account the interactive lane before the bulk lane, and
     jobs of a lane in turns. Accounts come before lanes, so that nobody gets more by calling everything interactive.
+    `urgent`: only of the interactive lane, and of none of the accounts `but_not`; for the places kept for that lane.
     """
     parameters: dict[str, Any] = {"stage": stage, "owner": owner, "lease_s": lease_s}
     claimed: list[Chunk] = []
@@ -83,11 +102,18 @@ def claim(
         claimed = list(_chunks(session.execute(_CLAIM_HINTED, {**parameters, "hint": hint})))
     if len(claimed) < limit:
         more = {**parameters, "limit": limit - len(claimed)}
-        claimed += _chunks(session.execute(_CLAIM, more))
+        if urgent:
+            more["but_not"] = list(but_not)
+        claimed += _chunks(session.execute(_CLAIM_URGENT if urgent else _CLAIM, more))
     if claimed:
         session.execute(_STARTED, {"ids": list({chunk.job_id for chunk in claimed})})
         session.execute(_SERVED, {"ids": list({chunk.account_id for chunk in claimed})})
     return claimed
+
+
+def urgent_ready(session: Session, stage: str) -> bool:
+    """Whether anything of the interactive lane waits: so cheap that it can be asked many times a second."""
+    return bool(session.scalar(_URGENT_READY, {"stage": stage}))
 
 
 def leased(session: Session, chunk_id: int) -> Chunk:
@@ -116,8 +142,15 @@ def images_of(session: Session, chunk: Chunk) -> list[ChunkImage]:
     """The images of an infer chunk's members, in order."""
     rows = session.execute(_IMAGES, {**_member_parameters(chunk), "account_id": chunk.account_id})
     return [
-        ChunkImage(seq, bytes(sha), key, None if work_sha is None else bytes(work_sha))
-        for seq, sha, key, work_sha in rows
+        ChunkImage(
+            seq=row.seq,
+            sha256=bytes(row.sha256),
+            work_key=row.work_key,
+            work_sha256=None if row.work_sha256 is None else bytes(row.work_sha256),
+            facts=facts(**{name: getattr(row, name) for name in FACT_COLUMNS}),
+            category=row.category,
+        )
+        for row in rows
     ]
 
 
@@ -149,7 +182,9 @@ def _chunks(rows: Any) -> Iterator[Chunk]:
 
 
 _COLUMNS = """c.id, c.account_id, c.job_id, c.bucket, c.round, c.stage, c.lo, c.hi, c.seqs, c.owner, c.fence,
-      c.attempts, c.deferrals, j.lane, j.analyses, j.options, j.models, j.policy, j.followers, j.context"""
+      c.attempts, c.deferrals, j.lane, j.analyses, j.options, j.models, j.policy, j.followers, j.context,
+      (SELECT a.name FROM accounts a WHERE a.id = c.account_id) AS account,
+      extract(epoch FROM now() - CASE WHEN j.round = 0 THEN j.created_at ELSE c.created_at END)::float8 AS waited_s"""
 _LEASED = text(f"SELECT {_COLUMNS} FROM chunks c JOIN jobs j ON j.id = c.job_id WHERE c.id = :id")
 _LEASE = (
     """
@@ -172,8 +207,7 @@ _CLAIM_HINTED = text(
 # Accounts with ready chunks are found by jumping through the index, and each brings its next few chunks: what a claim
 # costs grows with the accounts that compete, not with jobs or chunks. `rn` lets accounts take turns within one claim;
 # the spare entries are for chunks that others have locked.
-_CLAIM = text(
-    """
+_CLAIM_SQL = """
     WITH RECURSIVE competing AS (
       (SELECT account_id FROM chunks WHERE state = 'ready' AND stage = :stage ORDER BY account_id LIMIT 1)
       UNION ALL
@@ -191,7 +225,7 @@ _CLAIM = text(
         SELECT r.id, row_number() OVER (ORDER BY r.urgent DESC, r.turn, r.id) AS rn FROM (
           SELECT k.id, k.urgent, k.turn FROM chunks k JOIN jobs j ON j.id = k.job_id
           WHERE k.stage = :stage AND k.account_id = a.id AND k.state = 'ready' AND k.not_before <= now()
-            AND j.state IN ('accepted', 'running')
+            AND j.state IN ('accepted', 'running') {which}
           ORDER BY k.urgent DESC, k.turn, k.id LIMIT :limit + 16) r
       ) first
       JOIN chunks c ON c.id = first.id
@@ -199,7 +233,10 @@ _CLAIM = text(
       ORDER BY (coalesce(b.n, 0) + first.rn) / a.weight::float8, a.claimed_at NULLS FIRST, first.rn, c.id
       LIMIT :limit FOR UPDATE OF c SKIP LOCKED)
     """
-    + _LEASE
+_CLAIM = text(_CLAIM_SQL.format(which="") + _LEASE)
+_CLAIM_URGENT = text(_CLAIM_SQL.format(which="AND k.urgent AND k.account_id <> ALL(:but_not)") + _LEASE)
+_URGENT_READY = text(
+    "SELECT EXISTS (SELECT FROM chunks WHERE stage = :stage AND state = 'ready' AND urgent AND not_before <= now())"
 )
 _STARTED = text(
     """
@@ -241,8 +278,10 @@ _ITEMS_OF_SEQS = text(
 )
 _IMAGES = text(
     """
-    SELECT g.seq, g.sha256, i.work_key, i.work_sha256
+    SELECT g.seq, g.sha256, i.work_key, i.work_sha256, i.width, i.height, i.bytes, i.format, i.sharpness,
+      i.pdq_quality, t.category
     FROM ingests g JOIN images i ON i.account_id = :account_id AND i.sha256 = g.sha256
+    JOIN items t ON t.bucket = g.bucket AND t.job_id = g.job_id AND t.seq = g.seq
     WHERE g.bucket = :bucket AND g.job_id = :job_id AND g.outcome = 'done'
       AND g.seq >= :lo AND g.seq < :hi AND (CAST(:seqs AS integer[]) IS NULL OR g.seq = ANY(:seqs))
     ORDER BY g.seq

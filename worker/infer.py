@@ -23,7 +23,7 @@ from ml.predictor import Predictor
 from worker import failpoints
 from worker.heartbeat import Counters, Stopwatch
 from worker.infer_stream import Stream
-from worker.infer_work import Work
+from worker.infer_work import Work, tasks
 from worker.leases import LeaseKeeper, Leases
 from worker.log import get
 from worker.predictors import Predictors
@@ -98,7 +98,8 @@ class Inference:
                     return None
                 chunk = claimed[0]
                 members = chunks.images_of(session, chunk)
-                models = {task: ref for task in chunk.analyses if (ref := chunk.models.get(task))}
+                rules = policy.validate(chunk.policy)
+                models = {task: ref for task in tasks(chunk, rules) if (ref := chunk.models.get(task))}
                 shas = [image.sha256 for image in members]
                 scored: dict[bytes, dict[str, dict[str, object]]] = {}
                 for ref in models.values():
@@ -109,7 +110,7 @@ class Inference:
             return None
         self.leases.add(chunk)
         failpoints.hit("infer_after_claim")
-        return Work(chunk, members, policy.validate(chunk.policy), models, scored)
+        return Work(chunk, members, rules, models, scored)
 
     def predictor(self, models: Mapping[str, str]) -> Predictor:
         """The predictor of these models, loaded at the first use. Raises ModelUnavailable."""

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from db.policy import Policy
 
 EXAMPLES = 20
-NO_POLICY = {"name": "none", "version": 0, "thresholds": {}}
 
 
 def document(database: Database, ref: str, *, top_k: int, min_score: float) -> dict[str, Any]:
@@ -33,7 +32,7 @@ def document(database: Database, ref: str, *, top_k: int, min_score: float) -> d
             raise NotFound(f"{ref} has had no shadow run. Start one: tagmill shadow start {ref}")
         cards = [from_dict(registry.by_ref(session, each).card) for each in (run.against, run.model)]
         found = registry.active_policy(session)
-        rules = policy.validate(found.document if found else NO_POLICY)
+        rules = policy.validate(found.document if found else policy.NO_POLICY)
     rows, pair, failed = _read(database, run, *cards)
     return {
         "run": facts(run),
@@ -128,7 +127,7 @@ def _verdicts(task: str, rows: list[Recorded], pair: Pair, rules: "Policy") -> d
     if task != "moderation":
         return None
     sides = [
-        [policy.decide(rules, dict(zip(names, row.tolist(), strict=True))).verdict for row in scores]
+        [policy.decide(rules, policy.Evidence(dict(zip(names, row.tolist(), strict=True)))).verdict for row in scores]
         for names, scores in (
             ([label.name for label in pair.active.labels], pair.of_active),
             ([label.name for label in pair.candidate.labels], pair.of_candidate),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from db.policy import Policy, decide
+from db.policy import Evidence, Policy, decide
 
 STORED_TAGS = 20  # more than a job may ask for: a stored analysis serves later jobs with other limits
 
@@ -42,14 +42,20 @@ def tags(analysis: Mapping[str, Any], model: str, *, top_k: int, min_score: floa
     return [{**tag, "model": model} for tag in good[:top_k]]
 
 
-def moderation(analysis: Mapping[str, Any] | None, model: str | None, policy: Policy) -> dict[str, Any]:
-    """The verdict of a result row. Without a moderation model there are no scores and people must look: `review`."""
-    scores = None if analysis is None else analysis["scores"]
-    verdict = decide(policy, scores)
-    return {
-        "scores": scores or {},
+def moderation(policy: Policy, evidence: Evidence, model: str | None) -> dict[str, Any]:
+    """The verdict of a result row, by `policy` and rule; `model`: whose scores the evidence has, if any."""
+    verdict = decide(policy, evidence)
+    row = {
+        "scores": dict(evidence.scores or {}),
         "verdict": verdict.verdict,
         "reasons": verdict.reasons,
+        "rule": verdict.rule,
         "policy": policy.ref,
         "model": model,
     }
+    if evidence.hits:
+        row["hits"] = [
+            {"bank": hit.bank, "kind": hit.kind, "entry": str(hit.entry), "distance": hit.distance}
+            for hit in evidence.hits
+        ]
+    return row

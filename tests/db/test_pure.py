@@ -1,4 +1,4 @@
-"""The parts of db/ without a database: ids, URLs, the policy engine, the blob store."""
+"""The parts of db/ without a database: ids, URLs, the blob store."""
 
 import time
 from pathlib import Path
@@ -8,13 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db import ids, policy, urls
+from db import ids, urls
 from db.blobs import LocalBlobs, raw_key, work_key
 from db.errors import BadBlobKey, BlobMissing, BlobTooLarge
-
-DEFAULT = policy.validate(
-    {"name": "p", "version": 1, "thresholds": {"Porn": {"review": 0.3, "reject": 0.85}, "Sexy": {"review": 0.6}}}
-)
 
 
 def test_uuid7_is_ordered_by_time_and_has_its_version() -> None:
@@ -60,48 +56,6 @@ def test_other_texts_are_no_item_ids(bad: str) -> None:
 )
 def test_urls_are_checked(url: str, code: str | None) -> None:
     assert urls.check(url) == code
-
-
-def test_verdicts_follow_the_thresholds() -> None:
-    assert policy.decide(DEFAULT, {"Porn": 0.29, "Sexy": 0.1}).verdict == "approve"
-    review = policy.decide(DEFAULT, {"Porn": 0.3, "Sexy": 0.1})
-    assert (review.verdict, review.reasons[0]["code"]) == ("review", "porn_review")
-    both = policy.decide(DEFAULT, {"Porn": 0.85, "Sexy": 0.6})
-    assert both.verdict == "reject"
-    assert [reason["code"] for reason in both.reasons] == ["porn_reject", "sexy_review"]
-
-
-def test_no_score_is_never_an_approval() -> None:
-    assert policy.decide(DEFAULT, None).verdict == "review"
-    assert policy.decide(DEFAULT, {"Porn": 0.0}).verdict == "review"
-    assert policy.decide(DEFAULT, {"Porn": float("nan"), "Sexy": 0.0}).verdict == "reject"
-
-
-@given(st.floats(0, 1), st.floats(0, 1))
-def test_a_higher_score_is_never_judged_milder(one: float, two: float) -> None:
-    def severity(score: float) -> int:
-        return policy.VERDICTS.index(policy.decide(DEFAULT, {"Porn": score, "Sexy": 0.0}).verdict)
-
-    assert severity(min(one, two)) <= severity(max(one, two))
-
-
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        ({"name": ""}, "name"),
-        ({"version": True}, "version"),
-        ({"thresholds": []}, "thresholds"),
-        ({"thresholds": {"Porn": {}}}, "thresholds.Porn"),
-        ({"thresholds": {"Porn": {"ban": 1}}}, "thresholds.Porn.ban"),
-        ({"thresholds": {"Porn": {"reject": 0}}}, "thresholds.Porn.reject"),
-        ({"thresholds": {"Porn": {"review": 0.9, "reject": 0.5}}}, "thresholds.Porn"),
-        ({"colour": 1}, "colour"),
-    ],
-)
-def test_a_bad_policy_names_the_field(change: dict[str, object], field: str) -> None:
-    with pytest.raises(policy.PolicyError) as refused:
-        policy.validate({"name": "p", "version": 1, "thresholds": {}, **change})
-    assert refused.value.field == field
 
 
 SHA = bytes(range(32))
