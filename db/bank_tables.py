@@ -35,6 +35,7 @@ class Entry(Base):
 
     __tablename__ = "hash_entries"
     id: Mapped[UUID] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, unique=True)
     bank_id: Mapped[UUID] = mapped_column(ForeignKey("hash_banks.id", ondelete="CASCADE"))
     account_id: Mapped[int | None] = mapped_column(BigInteger)
     pdq: Mapped[str] = mapped_column(BIT(256))
