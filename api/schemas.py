@@ -174,14 +174,31 @@ class LabelOut(BaseModel):
     at: datetime
 
 
-class ModerationOut(BaseModel):
-    """Scores and the verdict that the policy made of them."""
+class DecisionOut(BaseModel):
+    """A person's decision on the picture in this context. Who it was is in the audit log only."""
 
-    scores: dict[str, float] | None
+    id: UUID
+    verdict: Literal["approve", "reject"]
+    kind: Literal["review", "appeal"]
+    code: str | None
+    text: str | None
+    at: datetime
+
+
+class ModerationOut(BaseModel):
+    """The verdict that counts, and what it was made of: scores, the policy, and a person's decision if there is one.
+
+    `automatic` is what the machine said, `null` where nobody asked it; a decision outranks it, in every rerun."""
+
     verdict: Verdict
+    automatic: Verdict | None
+    decision: DecisionOut | None
+    scores: dict[str, float] | None
     reasons: list[dict[str, Any]]
     policy: str | None
+    rule: str | None = Field(default=None, description="The rule of the policy that decided.")
     model: str | None
+    hits: list[dict[str, Any]] = Field(default=[], description="Entries of hash banks that the picture matched.")
 
 
 class ResultRow(BaseModel):
@@ -245,6 +262,8 @@ class PictureOut(BaseModel):
     code: str | None
     sha256: str | None
     verdict: Verdict | None
+    automatic: Verdict | None
+    decision: DecisionOut | None
     tags: list[TagOut]
     labels: list[LabelOut]
 

@@ -1,4 +1,4 @@
-"""The audit log: who did what. Ids, counts and digests only, never payloads, keys or URLs. Its chain: `db.audit_chain`."""
+"""The audit log: who did what, as ids, counts and digests, never payloads, keys or URLs. Chain: `db.audit_chain`."""
 
 import json
 from collections.abc import Mapping, Sequence

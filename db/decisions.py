@@ -1,7 +1,9 @@
-"""Decisions on pictures: people's, which outrank everything automatic, and the re-decisions of policies and banks.
+"""Decisions on pictures: people's, which outrank everything automatic, and what changed an automatic verdict later:
+policies, banks, published reruns.
 
 A person's decision belongs to the bytes (SHA-256) in a context and not to the item that it was made on: the same
-picture elsewhere in that context, and in any rerun, has it too. Rows are only added.
+picture elsewhere in that context, and in any rerun, has it too. Rows are only added, and the audit log holds a digest
+of them (`db.evidence`).
 """
 
 import json
@@ -13,15 +15,19 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from db import evidence
 from db.ids import uuid7
 
 HUMAN: Final = ("review", "appeal")
 """Kinds that a person makes."""
+BATCH: Final = 500
+"""Decisions under one digest in the audit log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was decided on an item's picture. `kind`: policy, bank, review or appeal; `verdict` None takes back."""
+    """What was decided on an item's picture. `kind`: policy, bank, rerun, review or appeal; `verdict` None takes back.
+    `before` and `after`: the result's moderation; of a person's decision `before` is filled in, the scores among it."""
 
     job_id: UUID
     seq: int
@@ -52,40 +58,54 @@ class Human:
 
 
 def append(session: Session, account_id: int, decisions: Sequence[Decision]) -> list[UUID]:
-    """Add decisions, in order; their ids, which rise with it."""
-    if not decisions:
-        return []
+    """Add decisions, in order, and their digest to the audit log; their ids, which rise with it."""
     # Ids of one millisecond are not in order by themselves, and the newest decision is the one with the highest.
     ids = sorted(uuid7() for _ in decisions)
-    rows = [
-        {
-            "id": str(id_),
-            "job_id": str(decision.job_id),
-            "seq": decision.seq,
-            "sha256": decision.sha256.hex(),
-            "context": decision.context,
-            "kind": decision.kind,
-            "verdict": decision.verdict,
-            "code": decision.code,
-            "text": decision.text,
-            "actor": decision.actor,
-            "policy": decision.policy,
-            "rule": decision.rule,
-            "before": decision.before,
-            "after": decision.after,
-            "takes_back": None if decision.takes_back is None else str(decision.takes_back),
-            "comment": decision.comment,
-        }
-        for id_, decision in zip(ids, decisions, strict=True)
-    ]
-    session.execute(_ADD, {"account_id": account_id, "rows": json.dumps(rows)})
+    for begin in range(0, len(ids), BATCH):
+        part = slice(begin, begin + BATCH)
+        rows = [_row(*each) for each in zip(ids[part], decisions[part], strict=True)]
+        parameters = {"account_id": account_id, "batch": ids[begin], "rows": json.dumps(rows), "human": list(HUMAN)}
+        session.execute(_ADD, parameters)
+        evidence.cover_decisions(session, account_id, ids[begin])
     return ids
+
+
+def _row(id_: UUID, decision: Decision) -> dict[str, Any]:
+    return {
+        "id": str(id_),
+        "job_id": str(decision.job_id),
+        "seq": decision.seq,
+        "sha256": decision.sha256.hex(),
+        "context": decision.context,
+        "kind": decision.kind,
+        "verdict": decision.verdict,
+        "code": decision.code,
+        "text": decision.text,
+        "actor": decision.actor,
+        "policy": decision.policy,
+        "rule": decision.rule,
+        "before": decision.before,
+        "after": decision.after,
+        "takes_back": None if decision.takes_back is None else str(decision.takes_back),
+        "comment": decision.comment,
+    }
 
 
 def human(session: Session, account_id: int, shas: Sequence[bytes], context: str) -> dict[bytes, Human]:
     """People's decisions on those of these pictures that have one in this context."""
     rows = session.execute(_HUMAN, {"account_id": account_id, "context": context, "shas": list(shas)})
     return {bytes(row.sha256): Human(row.id, row.verdict, row.kind, row.code, row.actor) for row in rows}
+
+
+def overlaid(moderation: Mapping[str, Any] | None, decision: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A result's moderation as readers see it: `verdict` is what counts, `automatic` what the machine said, `decision`
+    what a person did. A person's word stands also where no job asked the machine."""
+    if moderation is None and decision is None:
+        return None
+    said: Mapping[str, Any] = moderation if moderation is not None else _SILENT
+    automatic = said.get("verdict")
+    verdict = decision["verdict"] if decision is not None else automatic
+    return {**said, "verdict": verdict, "automatic": automatic, "decision": decision}
 
 
 def decision_of(account_id: str, sha256: str, context: str) -> str:
@@ -98,13 +118,18 @@ def decision_of(account_id: str, sha256: str, context: str) -> str:
     """
 
 
+_SILENT: Final = {"scores": None, "reasons": [], "policy": None, "model": None}
+# What the machine had said when a person decided is kept with it: it may be decided again later.
 _ADD = text(
     """
     INSERT INTO decisions (id, account_id, sha256, context, job_id, seq, kind, verdict, code, text, actor, policy, rule,
-      before, after, takes_back, comment)
-    SELECT id, :account_id, decode(sha256, 'hex'), context, job_id, seq, kind, verdict, code, text, actor, policy, rule,
-      before, after, takes_back, comment
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(id uuid, sha256 text, context text, job_id uuid, seq int,
+      before, after, takes_back, comment, batch)
+    SELECT n.id, :account_id, decode(n.sha256, 'hex'), n.context, n.job_id, n.seq, n.kind, n.verdict, n.code, n.text,
+      n.actor, n.policy, n.rule, coalesce(n.before, CASE WHEN n.kind = ANY(:human) THEN (
+        SELECT r.moderation FROM jobs j JOIN results r ON r.bucket = j.bucket AND r.job_id = j.id AND r.seq = n.seq
+        WHERE j.id = n.job_id AND j.account_id = :account_id) END),
+      n.after, n.takes_back, n.comment, :batch
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS n(id uuid, sha256 text, context text, job_id uuid, seq int,
       kind text, verdict text, code text, text text, actor text, policy text, rule text, before jsonb, after jsonb,
       takes_back uuid, comment text)
     """

@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from db.decisions import decision_of, overlaid
 from db.errors import NotFound
 from db.ids import item_id, parse_item_id
 from db.labels import labels_of
@@ -16,7 +17,8 @@ from db.tables import Job
 
 @dataclass(frozen=True)
 class ItemView:
-    """A submitted picture and what became of it. `outcome` is None while it is open; `sha256` is hex."""
+    """A submitted picture and what became of it. `outcome` is None while it is open; `moderation` is what counts, with
+    a person's verdict over the machine's."""
 
     job_id: UUID
     seq: int
@@ -73,6 +75,7 @@ def page(
         "job_id": job.id,
         "outcome": outcome,
         "code": code,
+        "context": job.context,
         "after": after_seq,
         "limit": limit,
     }
@@ -90,6 +93,7 @@ def settled_batch(
         "account_id": account_id,
         "bucket": job.bucket,
         "job_id": job.id,
+        "context": job.context,
         "after": after_seq,
         "limit": size,
     }
@@ -102,10 +106,16 @@ def get(session: Session, account_id: int, public_id: str) -> ItemView:
         job_id, seq = parse_item_id(public_id)
     except ValueError:
         raise NotFound("There is no such item.") from None
-    row = session.execute(_ONE, {"account_id": account_id, "job_id": job_id, "seq": seq}).mappings().first()
-    if row is None:
+    found = at(session, account_id, job_id, seq)
+    if found is None:
         raise NotFound("There is no such item.")
-    return _view(row)
+    return found
+
+
+def at(session: Session, account_id: int, job_id: UUID, seq: int) -> ItemView | None:
+    """One item by its place; None when the account has no such one."""
+    row = session.execute(_ONE, {"account_id": account_id, "job_id": job_id, "seq": seq}).mappings().first()
+    return None if row is None else _view(row)
 
 
 def _view(row: Any) -> ItemView:
@@ -134,36 +144,42 @@ def _view(row: Any) -> ItemView:
         detail=row["detail"],
         tags=row["tags"] or [],
         labels=row["labels"] or [],
-        moderation=row["moderation"],
+        moderation=overlaid(row["moderation"], row["decision"]),
         facts=facts,
         work_key=row["work_key"],
         finished_at=row["finished_at"],
     )
 
 
-_COLUMNS = f"""
+def _columns(context: str) -> str:
+    """What `_view` reads; a person's verdict is that of the picture in this context."""
+    return f"""
     SELECT i.job_id, i.seq, i.client_id, i.product_id, i.url, i.filename, r.outcome, r.code, r.detail, r.tags,
       r.moderation, r.created_at AS finished_at, g.sha256, g.work_key, g.width, g.height, g.format, g.bytes,
       g.pdq::text AS pdq, g.pdq_quality, g.colours, g.sharpness,
-      {labels_of("i.account_id", "r.sha256")}
-"""
+      {labels_of("i.account_id", "r.sha256")},
+      {decision_of("i.account_id", "r.sha256", context)}
+    """
+
+
+_OF_ITS_JOB = _columns(":context")
 _RESULT = " ON r.bucket = i.bucket AND r.job_id = i.job_id AND r.seq = i.seq"
 _IMAGE = " LEFT JOIN images g ON g.account_id = i.account_id AND g.sha256 = r.sha256"
 _OF_JOB = " WHERE i.account_id = :account_id AND i.bucket = :bucket AND i.job_id = :job_id AND i.seq > :after"
 _LIMIT = " ORDER BY i.seq LIMIT :limit"
 
 _PAGE = text(
-    f"{_COLUMNS} FROM items i LEFT JOIN results r{_RESULT}{_IMAGE}{_OF_JOB}"
+    f"{_OF_ITS_JOB} FROM items i LEFT JOIN results r{_RESULT}{_IMAGE}{_OF_JOB}"
     " AND (CAST(:outcome AS text) IS NULL OR coalesce(r.outcome, 'open') = :outcome)"
     f" AND CAST(:code AS text) IS NULL{_LIMIT}"
 )
 _PAGE_BY_CODE = text(
-    f"{_COLUMNS} FROM results r JOIN items i{_RESULT}{_IMAGE}{_OF_JOB} AND r.job_id = :job_id"
+    f"{_OF_ITS_JOB} FROM results r JOIN items i{_RESULT}{_IMAGE}{_OF_JOB} AND r.job_id = :job_id"
     f" AND r.code = :code AND (CAST(:outcome AS text) IS NULL OR r.outcome = :outcome){_LIMIT}"
 )
-_SETTLED = text(f"{_COLUMNS} FROM items i JOIN results r{_RESULT}{_IMAGE}{_OF_JOB}{_LIMIT}")
+_SETTLED = text(f"{_OF_ITS_JOB} FROM items i JOIN results r{_RESULT}{_IMAGE}{_OF_JOB}{_LIMIT}")
 _ONE = text(
-    f"{_COLUMNS} FROM jobs j JOIN items i ON i.bucket = j.bucket AND i.job_id = j.id"
+    f"{_columns('j.context')} FROM jobs j JOIN items i ON i.bucket = j.bucket AND i.job_id = j.id"
     f" LEFT JOIN results r{_RESULT}{_IMAGE}"
     " WHERE j.account_id = :account_id AND j.id = :job_id AND i.seq = :seq"
 )

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from db.decisions import decision_of, overlaid
 from db.errors import NotFound
 from db.ids import item_id
 from db.labels import VERDICT, labels_of
@@ -35,7 +36,8 @@ def view(session: Session, account_id: int, product_id: str) -> ProductView:
     rows = session.execute(_ROWS, parameters).mappings().all()
     if not rows:
         raise NotFound("No item names this product.")
-    pictures = distinct([dict(row) for row in rows])[:MAX_PICTURES]
+    read = [dict(row) | {"moderation": overlaid(row["moderation"], row["decision"])} for row in rows]
+    pictures = distinct(read)[:MAX_PICTURES]
     return ProductView(product_id, pictures, combine(pictures), worst_verdict(pictures))
 
 
@@ -80,6 +82,8 @@ def _picture(row: dict[str, Any], same: list[dict[str, Any]]) -> dict[str, Any]:
         "code": row["code"],
         "sha256": None if row["sha256"] is None else bytes(row["sha256"]).hex(),
         "verdict": judged.get("verdict"),
+        "automatic": judged.get("automatic"),
+        "decision": judged.get("decision"),
         "tags": tags,
         "labels": row["labels"] or [],
     }
@@ -128,8 +132,10 @@ def worst_verdict(pictures: list[dict[str, Any]]) -> str | None:
 _ROWS = text(
     f"""
     SELECT i.job_id, i.seq, i.client_id, i.url, i.filename, i.raw_key, r.outcome, r.code, r.sha256, r.tags,
-      r.moderation, {labels_of("i.account_id", "r.sha256")}
-    FROM items i LEFT JOIN results r ON r.bucket = i.bucket AND r.job_id = i.job_id AND r.seq = i.seq
+      r.moderation, {labels_of("i.account_id", "r.sha256")},
+      {decision_of("i.account_id", "r.sha256", "j.context")}
+    FROM items i JOIN jobs j ON j.id = i.job_id
+    LEFT JOIN results r ON r.bucket = i.bucket AND r.job_id = i.job_id AND r.seq = i.seq
     WHERE i.account_id = :account_id AND i.product_id = :product_id
     ORDER BY i.job_id DESC, i.seq LIMIT :limit
     """

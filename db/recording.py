@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db import outbox, review_queue, review_sources
+from db import evidence, outbox, review_queue, review_sources
 from db.bulk import record_rows
 from db.chunks import Chunk
 from db.errors import LeaseLost
@@ -90,9 +90,7 @@ def finish_ingest(
     _close(session, chunk, len(done), Counter(o.code or "" for o in failed))
 
 
-def finish_infer(
-    session: Session, chunk: Chunk, outcomes: Sequence[InferOutcome], *, audit_share: float = 0.0
-) -> None:
+def finish_infer(session: Session, chunk: Chunk, outcomes: Sequence[InferOutcome], *, audit_share: float = 0.0) -> None:
     """leased → done for an infer chunk: one results row an item, and a task for people where the verdict asks for them.
     `audit_share` of the other verdicts is drawn for an audit, if the policy says nothing else. Raises LeaseLost (roll
     back)."""
@@ -107,6 +105,8 @@ def finish_infer(
     record_rows(session, "results", chunk.bucket, _RESULT_COLUMNS, rows)
     failed = Counter(o.code for o in outcomes if o.code)
     outbox.failures(session, chunk, [(o.seq, o.code) for o in outcomes if o.code])
+    judged = [o.seq for o in outcomes if o.moderation is not None]
+    evidence.cover_verdicts(session, chunk.account_id, chunk.bucket, chunk.job_id, judged, chunk.id)
     review_queue.enqueue(session, chunk.account_id, _for_people(chunk, outcomes, audit_share))
     _close(session, chunk, len(outcomes) - failed.total(), failed)
 

@@ -91,7 +91,7 @@ def test_rows_are_what_the_description_says(client: FlaskClient, job: str) -> No
         validator.validate(row)
     done = next(row for row in as_json(client, job) if row["outcome"] == "done")
     assert set(done["facts"]) >= {"width", "height", "format", "bytes", "sha256", "pdq", "colours", "sharpness"}
-    assert set(done["moderation"]) == {"scores", "verdict", "reasons", "policy", "model"}
+    assert set(done["moderation"]) == {"scores", "verdict", "reasons", "policy", "model", "automatic", "decision"}
 
 
 def test_an_empty_export_is_valid_in_every_format(client: FlaskClient) -> None:
