@@ -11,7 +11,11 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from db import claims
 from db.policy_evidence import FACT_COLUMNS, facts
+
+URGENT_CHUNK = 64
+"""Items of a chunk of the interactive lane at most: what another one may have to wait for."""
 
 # SQL for a job row `j`: the turn at which its first new chunk starts, the lowest that its account's lane waits at.
 TURN_NOW = """
@@ -99,26 +103,26 @@ def claim(
     parameters: dict[str, Any] = {"stage": stage, "owner": owner, "lease_s": lease_s}
     claimed: list[Chunk] = []
     if hint is not None:
-        claimed = list(_chunks(session.execute(_CLAIM_HINTED, {**parameters, "hint": hint})))
+        claimed = list(_chunks(session.execute(claims.CLAIM_HINTED, {**parameters, "hint": hint})))
     if len(claimed) < limit:
         more = {**parameters, "limit": limit - len(claimed)}
         if urgent:
             more["but_not"] = list(but_not)
-        claimed += _chunks(session.execute(_CLAIM_URGENT if urgent else _CLAIM, more))
+        claimed += _chunks(session.execute(claims.CLAIM_URGENT if urgent else claims.CLAIM, more))
     if claimed:
-        session.execute(_STARTED, {"ids": list({chunk.job_id for chunk in claimed})})
-        session.execute(_SERVED, {"ids": list({chunk.account_id for chunk in claimed})})
+        session.execute(claims.STARTED, {"ids": list({chunk.job_id for chunk in claimed})})
+        session.execute(claims.SERVED, {"ids": list({chunk.account_id for chunk in claimed})})
     return claimed
 
 
 def urgent_ready(session: Session, stage: str) -> bool:
     """Whether anything of the interactive lane waits: so cheap that it can be asked many times a second."""
-    return bool(session.scalar(_URGENT_READY, {"stage": stage}))
+    return bool(session.scalar(claims.URGENT_READY, {"stage": stage}))
 
 
 def leased(session: Session, chunk_id: int) -> Chunk:
     """A leased chunk as its owner holds it, for the reaper to end it in the owner's name."""
-    return next(_chunks(session.execute(_LEASED, {"id": chunk_id})))
+    return next(_chunks(session.execute(claims.LEASED, {"id": chunk_id})))
 
 
 def extend(session: Session, chunk: Chunk, progress: int, lease_s: float) -> bool:
@@ -181,76 +185,6 @@ def _chunks(rows: Any) -> Iterator[Chunk]:
         yield Chunk(**values)
 
 
-_COLUMNS = """c.id, c.account_id, c.job_id, c.bucket, c.round, c.stage, c.lo, c.hi, c.seqs, c.owner, c.fence,
-      c.attempts, c.deferrals, j.lane, j.analyses, j.options, j.models, j.policy, j.followers, j.context,
-      (SELECT a.name FROM accounts a WHERE a.id = c.account_id) AS account,
-      extract(epoch FROM now() - CASE WHEN j.round = 0 THEN j.created_at ELSE c.created_at END)::float8 AS waited_s"""
-_LEASED = text(f"SELECT {_COLUMNS} FROM chunks c JOIN jobs j ON j.id = c.job_id WHERE c.id = :id")
-_LEASE = (
-    """
-    UPDATE chunks c SET state = 'leased', owner = :owner, fence = c.fence + 1, attempts = c.attempts + 1,
-      lease_until = now() + make_interval(secs => :lease_s), progress = 0
-    FROM picked p JOIN jobs j ON j.id = p.job_id WHERE c.id = p.id
-    RETURNING """
-    + _COLUMNS
-)
-_CLAIM_HINTED = text(
-    """
-    WITH picked AS (
-      SELECT c.id, c.job_id FROM chunks c JOIN jobs j ON j.id = c.job_id
-      WHERE c.id = :hint AND c.stage = :stage AND c.state = 'ready' AND c.not_before <= now()
-        AND j.state IN ('accepted', 'running')
-      FOR UPDATE OF c SKIP LOCKED)
-    """
-    + _LEASE
-)
-# Accounts with ready chunks are found by jumping through the index, and each brings its next few chunks: what a claim
-# costs grows with the accounts that compete, not with jobs or chunks. `rn` lets accounts take turns within one claim;
-# the spare entries are for chunks that others have locked.
-_CLAIM_SQL = """
-    WITH RECURSIVE competing AS (
-      (SELECT account_id FROM chunks WHERE state = 'ready' AND stage = :stage ORDER BY account_id LIMIT 1)
-      UNION ALL
-      SELECT (SELECT c.account_id FROM chunks c WHERE c.state = 'ready' AND c.stage = :stage
-                AND c.account_id > competing.account_id ORDER BY c.account_id LIMIT 1)
-      FROM competing WHERE competing.account_id IS NOT NULL
-    ), busy AS (
-      SELECT account_id, count(*) AS n FROM chunks WHERE state = 'leased' GROUP BY account_id
-    ), picked AS (
-      SELECT c.id, c.job_id
-      FROM competing
-      JOIN accounts a ON a.id = competing.account_id
-      LEFT JOIN busy b ON b.account_id = a.id
-      CROSS JOIN LATERAL (
-        SELECT r.id, row_number() OVER (ORDER BY r.urgent DESC, r.turn, r.id) AS rn FROM (
-          SELECT k.id, k.urgent, k.turn FROM chunks k JOIN jobs j ON j.id = k.job_id
-          WHERE k.stage = :stage AND k.account_id = a.id AND k.state = 'ready' AND k.not_before <= now()
-            AND j.state IN ('accepted', 'running') {which}
-          ORDER BY k.urgent DESC, k.turn, k.id LIMIT :limit + 16) r
-      ) first
-      JOIN chunks c ON c.id = first.id
-      WHERE c.state = 'ready'
-      ORDER BY (coalesce(b.n, 0) + first.rn) / a.weight::float8, a.claimed_at NULLS FIRST, first.rn, c.id
-      LIMIT :limit FOR UPDATE OF c SKIP LOCKED)
-    """
-_CLAIM = text(_CLAIM_SQL.format(which="") + _LEASE)
-_CLAIM_URGENT = text(_CLAIM_SQL.format(which="AND k.urgent AND k.account_id <> ALL(:but_not)") + _LEASE)
-_URGENT_READY = text(
-    "SELECT EXISTS (SELECT FROM chunks WHERE stage = :stage AND state = 'ready' AND urgent AND not_before <= now())"
-)
-_STARTED = text(
-    """
-    UPDATE jobs SET state = 'running', started_at = coalesce(started_at, now())
-    WHERE id = ANY(:ids) AND state = 'accepted'
-    """
-)
-# Best effort, for the order only: another claim that notes the same account at this moment is not waited for.
-_SERVED = text(
-    """
-    UPDATE accounts SET claimed_at = now() WHERE id IN (
-      SELECT id FROM accounts WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED)
-    """
-)
 _EXTEND = text(
     """
     UPDATE chunks SET lease_until = now() + make_interval(secs => :lease_s), progress = :progress

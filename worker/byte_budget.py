@@ -20,18 +20,22 @@ class ByteBudget:
         # In the order of their turns; an account is in it only while it waits.
         self._waiting: OrderedDict[int, deque[tuple[asyncio.Future[None], int]]] = OrderedDict()
 
-    def share(self, account: int = 0) -> "Share":
-        """The share of one body, empty as yet."""
-        return Share(self, account)
+    def share(self, account: int = 0, *, urgent: bool = False) -> "Share":
+        """The share of one body, empty as yet; `urgent` comes before what else waits of its account."""
+        return Share(self, account, urgent)
 
-    async def take(self, account: int, size: int) -> None:
+    async def take(self, account: int, size: int, *, urgent: bool = False) -> None:
         """Wait until `size` bytes are free and it is this account's turn; they are given back by `give`."""
         if not self._waiting and self._fits(size):
             self._book(account, size)
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         place = (turn, size)
-        self._waiting.setdefault(account, deque()).append(place)
+        waiting = self._waiting.setdefault(account, deque())
+        if urgent:
+            waiting.appendleft(place)
+        else:
+            waiting.append(place)
         self._pump()
         try:
             await turn
@@ -87,16 +91,17 @@ class ByteBudget:
 class Share:
     """What one body holds of the budget, from before it is read until nobody needs it."""
 
-    __slots__ = ("_account", "_budget", "size")
+    __slots__ = ("_account", "_budget", "_urgent", "size")
 
-    def __init__(self, budget: ByteBudget, account: int) -> None:
+    def __init__(self, budget: ByteBudget, account: int, urgent: bool = False) -> None:
         self._budget = budget
         self._account = account
+        self._urgent = urgent
         self.size = 0
 
     async def take(self, size: int) -> None:
         """Wait for room for `size` bytes; once for a share."""
-        await self._budget.take(self._account, size)
+        await self._budget.take(self._account, size, urgent=self._urgent)
         self.size += size
 
     def shrink(self, size: int) -> None:

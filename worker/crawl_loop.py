@@ -1,7 +1,8 @@
 """The crawler's loop: leases several ingest chunks at a time, runs them side by side, and records each as it ends.
 
     while not stopping:  room for another chunk? ─► claim ─► ingest.work ─► record (one transaction)
-    beside it:           extend leases that moved · keep the hosts' pauses in Postgres · sweep the blob store · beat
+    beside it:           the same for the interactive lane, which has places, threads and a quick poll of its own
+                         extend leases that moved · keep the hosts' pauses in Postgres · sweep the blob store · beat
 
 One event loop does the network; the database and the blob store are spoken to from threads.
 """
@@ -31,6 +32,7 @@ from worker.steady import Steady
 
 T = TypeVar("T")
 DB_THREADS = 4
+URGENT_DB_THREADS = 2  # a single upload does not wait until thousands of rows are written
 SANDBOX_START_S = 60.0
 UNWELL_S = 10.0  # how long a chunk waits that met a full disk or a sandbox that does not start
 
@@ -57,7 +59,10 @@ class Crawler:
         step_s = settings.host_wait_s + settings.fetch_timeout_s + settings.sandbox_wall_s + SANDBOX_START_S
         self._leases = Leases(database, settings.lease_s, step_s=step_s)
         self._threads = ThreadPoolExecutor(DB_THREADS, "db")
+        self._urgent_threads = ThreadPoolExecutor(URGENT_DB_THREADS, "db-urgent")
         self._running: dict[asyncio.Task[None], Harvest] = {}
+        self._overtaking: set[asyncio.Task[None]] = set()  # those of them that hold a place of the interactive lane
+        self._claiming = asyncio.Lock()  # a chunk on its last chance must know who else comes in
         self._alone_next = False
         self._log = log.get("crawler")
         self._claims = Steady(self._log, "claim")
@@ -67,6 +72,7 @@ class Crawler:
         pauses = Pauses(self._database, self._gate, self._in_thread)
         beside = [
             asyncio.create_task(self._keep_leases()),
+            asyncio.create_task(self._claim_urgent(stop)),
             asyncio.create_task(pauses.keep()),
             asyncio.create_task(blob_sweep.keep(wiring.blobs(self._settings), self._in_thread)),
         ]
@@ -84,6 +90,7 @@ class Crawler:
             await asyncio.gather(*beside, return_exceptions=True)
             await pauses.save()
             self._threads.shutdown(wait=False)
+            self._urgent_threads.shutdown(wait=False)
 
     async def _rest(self, stop: asyncio.Event) -> None:
         """Until a chunk ends, the next poll is due or it is time to stop."""
@@ -95,41 +102,58 @@ class Crawler:
         finally:
             stopping.cancel()
 
-    async def _claim(self) -> bool:
-        """Lease one more chunk if there is room for it; False when there is none to be had."""
-        if not self._room():
-            return False
-        try:
-            harvest, paused = await self._in_thread(self._claim_now)
-        except Unavailable as error:
-            self._log.warning("no chunk claimed", error=str(error))
-            return False
-        if harvest is None:
-            return False
-        if _last_chance(harvest.chunk) and self._running:
-            # If it kills the process, no innocent chunk may be judged with it: alone, when the others are through.
-            self._leases.remove(harvest.chunk)
-            await self._in_thread(partial(self._release, harvest.chunk, 0.0))
-            self._alone_next = True
-            return False
-        self._alone_next = False
-        self._gate.restore(paused)
-        task = asyncio.create_task(self._chunk(harvest))
-        self._running[task] = harvest
-        task.add_done_callback(self._done)
-        return True
+    async def _claim_urgent(self, stop: asyncio.Event) -> None:
+        """Lease chunks of the interactive lane into the places kept for them, however much other work is in hand."""
+        steady = Steady(self._log, "urgent")
+        while not stop.is_set():
+            await asyncio.sleep(self._settings.urgent_poll_s)
+            with steady:
+                while not stop.is_set() and await self._claim(urgent=True):
+                    pass
 
-    def _room(self) -> bool:
+    async def _claim(self, *, urgent: bool = False) -> bool:
+        """Lease one more chunk if there is room for it; False when there is none to be had."""
+        async with self._claiming:
+            if not self._room(urgent):
+                return False
+            try:
+                harvest, paused = await self._in_thread(partial(self._claim_now, urgent), urgent=urgent)
+            except Unavailable as error:
+                self._log.warning("no chunk claimed", error=str(error))
+                return False
+            if harvest is None:
+                return False
+            if _last_chance(harvest.chunk) and self._running:
+                # If it kills the process, no innocent chunk may be judged with it: alone, when the others are through.
+                self._leases.remove(harvest.chunk)
+                await self._in_thread(partial(self._release, harvest.chunk, 0.0))
+                self._alone_next = True
+                return False
+            self._alone_next = False
+            self._gate.restore(paused)
+            task = asyncio.create_task(self._chunk(harvest))
+            self._running[task] = harvest
+            if urgent:
+                self._overtaking.add(task)
+            task.add_done_callback(self._done)
+            return True
+
+    def _room(self, urgent: bool) -> bool:
         """Whether another chunk may be claimed beside those that run."""
-        harvests = self._running.values()
-        if harvests and (self._alone_next or any(_last_chance(harvest.chunk) for harvest in harvests)):
+        running = self._running
+        if running and (self._alone_next or any(_last_chance(harvest.chunk) for harvest in running.values())):
             return False
+        if urgent:
+            return len(self._overtaking) < self._settings.urgent_chunks
+        harvests = [harvest for task, harvest in running.items() if task not in self._overtaking]
         open_items = sum(len(harvest.rest) for harvest in harvests)
         return len(harvests) < self._settings.ingest_chunks and open_items < self._settings.ingest_items
 
-    def _claim_now(self) -> tuple[Harvest | None, dict[str, float]]:
+    def _claim_now(self, urgent: bool) -> tuple[Harvest | None, dict[str, float]]:
         with self._database.transaction() as session:
-            claimed = chunks.claim(session, "ingest", self._owner, self._settings.lease_s)
+            if urgent and not chunks.urgent_ready(session, "ingest"):
+                return None, {}
+            claimed = chunks.claim(session, "ingest", self._owner, self._settings.lease_s, urgent=urgent)
             if not claimed:
                 return None, {}
             items = chunks.items(session, claimed[0])
@@ -169,7 +193,8 @@ class Crawler:
         while True:
             try:
                 with Stopwatch(self._counters, "record_s"):
-                    await self._in_thread(partial(self._record_now, harvest, deferred))
+                    urgent = harvest.chunk.lane == "interactive"
+                    await self._in_thread(partial(self._record_now, harvest, deferred), urgent=urgent)
                 failpoints.hit("after_ingest_commit")
                 self._counters.add(chunks=1, items=len(harvest.outcomes), deferred=len(harvest.deferrals))
                 return
@@ -223,11 +248,13 @@ class Crawler:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
+        self._overtaking.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._log.error("chunk task failed", error=repr(error))
 
-    def _in_thread(self, call: Callable[[], T]) -> Awaitable[T]:
-        return asyncio.get_running_loop().run_in_executor(self._threads, call)
+    def _in_thread(self, call: Callable[[], T], *, urgent: bool = False) -> Awaitable[T]:
+        threads = self._urgent_threads if urgent else self._threads
+        return asyncio.get_running_loop().run_in_executor(threads, call)
 
 
 def _last_chance(chunk: Chunk) -> bool:

@@ -10,7 +10,7 @@ No transaction is open while pictures are read, decoded or scored. The batches a
 import hashlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -26,6 +26,7 @@ from worker.infer_stream import Stream
 from worker.infer_work import Work, tasks
 from worker.leases import LeaseKeeper, Leases
 from worker.log import get
+from worker.overtaking import Overtaking
 from worker.predictors import Predictors
 from worker.settings import WorkerSettings
 
@@ -60,6 +61,7 @@ class Inference:
         self.settings = settings
         self.counters = counters or Counters()
         self.leases = Leases(database, settings.lease_s)
+        self.overtaking = Overtaking(settings.urgent_poll_s, time.monotonic)
         self.stop = threading.Event()
         self._database = database
         self._blobs = blobs
@@ -87,13 +89,22 @@ class Inference:
             self._log.info("drained", **vars(self._drained), since_start=times)
         return self._drained
 
-    def claim(self, hint: int | None = None) -> Work | None:
-        """Lease one chunk and read what its pictures need; None when nothing is ready or it is time to end."""
+    def claim(self, hint: int | None = None, *, but_not: Collection[int] | None = None) -> Work | None:
+        """Lease one chunk and read what its pictures need; None when nothing is ready or it is time to end.
+
+        With `but_not`, only of the interactive lane, and of none of these accounts.
+        """
         if self.stop.is_set() or time.monotonic() >= self._deadline:
             return None
         try:
             with self._database.transaction() as session:
-                claimed = chunks.claim(session, "infer", self._owner, self.settings.lease_s, 1, hint)
+                urgent = but_not is not None
+                if urgent and not chunks.urgent_ready(session, "infer"):
+                    return None
+                lease_s = self.settings.lease_s
+                claimed = chunks.claim(
+                    session, "infer", self._owner, lease_s, 1, hint, urgent=urgent, but_not=but_not or ()
+                )
                 if not claimed:
                     return None
                 chunk = claimed[0]

@@ -5,6 +5,8 @@
 
 One stream is for one set of models. Chunks may end in any order; the same bytes go through at most once.
 A chunk on its last chance goes through alone: if it kills the process, no innocent chunk is judged with it.
+Between two batches, an urgent chunk overtakes: it goes through in a stream of its own, whatever its models, and is
+recorded, while the pictures of this one wait, decoded or not (docs/decisions/0020).
 """
 
 import threading
@@ -41,10 +43,12 @@ CODES = {
 
 
 class Stream:
-    """One pass from the first chunk until no more of its kind is ready."""
+    """One pass from the first chunk until no more of its kind is ready; with `alone`, of the first chunk only."""
 
-    def __init__(self, stage: "Inference") -> None:
+    def __init__(self, stage: "Inference", *, alone: bool = False) -> None:
         self._stage = stage
+        self._alone = alone
+        self._last = alone
         self._lock = threading.Lock()
         self._open: dict[int, Work] = {}
         self._waiting: dict[Key, list[Work]] = {}
@@ -86,6 +90,9 @@ class Stream:
         )
         for key, result in scored:
             self._deliver(key, result)
+            self._stage.overtaking.scored(key[0], overtook=self._alone)
+            if not self._last:
+                self._let_overtake(key[0])
 
     def _source(self, first: Work) -> Iterator[tuple[Key, Callable[[], bytes]]]:
         work: Work | None = first
@@ -96,9 +103,22 @@ class Stream:
                 yield (work.chunk.account_id, image.sha256), partial(self._stage.read, image)
             work = self._next(work)
 
+    def _let_overtake(self, account: int) -> None:
+        """Put through the next urgent chunk, if there is one that may overtake this account's."""
+        if any(work.last_chance for work in self._open.values()) or not self._stage.overtaking.due():
+            return
+        urgent = self._stage.claim(but_not=self._stage.overtaking.ahead(account))
+        if urgent is None:
+            return
+        if urgent.last_chance:
+            self._stage.give_back(urgent)
+            self._last = True  # this stream ends with the chunk in hand, so that the other one gets the process
+        else:
+            Stream(self._stage, alone=True).run(urgent)
+
     def _next(self, current: Work) -> Work | None:
         """The chunk after `current`; None ends this stream, and the stage claims again when it is through."""
-        work = None if current.last_chance else self._stage.claim()
+        work = None if current.last_chance or self._last else self._stage.claim()
         if work is None or (work.models == current.models and not work.last_chance):
             return work
         if work.last_chance:

@@ -27,6 +27,7 @@ from worker.byte_budget import ByteBudget, Share
 from worker.errors import Deferral, FetchFailure
 from worker.fetcher import Fetched, Fetcher, NotModified
 from worker.heartbeat import Counters, Stopwatch
+from worker.places import Places
 from worker.politeness import HostGate, host_of, visit
 from worker.retry import RetryPolicy
 from worker.sandbox import Normalised, NormaliseFailure, Normaliser
@@ -84,7 +85,7 @@ class Ingest:
         self._wait_s = settings.host_wait_s
         self._policy = RetryPolicy(max_attempts=settings.fetch_attempts, max_deferrals=settings.max_deferrals)
         # Fetched bodies wait here for the sandbox: without it a fast network would fill the memory.
-        self._in_hand = asyncio.Semaphore(settings.ingest_in_hand)
+        self._in_hand = Places(settings.ingest_in_hand)
         self._budget = ByteBudget(settings.ingest_in_hand_mb * 2**20)
         self._threads = ThreadPoolExecutor(settings.blob_threads, "blobs")
 
@@ -110,13 +111,14 @@ class Ingest:
         moved()
 
     async def _item(self, chunk: Chunk, item: ChunkItem, moved: Callable[[], None]) -> IngestOutcome | Deferral:
-        share = self._budget.share(chunk.account_id)
+        share = self._budget.share(chunk.account_id, urgent=_urgent(chunk))
         if item.url is None:
-            async with self._in_hand:
-                try:
-                    return await self._upload(chunk, item, share)
-                finally:
-                    share.release()
+            await self._in_hand.take(chunk.account_id, urgent=_urgent(chunk))
+            try:
+                return await self._upload(chunk, item, share)
+            finally:
+                share.release()
+                self._in_hand.give()
         fetched = await self._fetch(chunk, item.url, share, moved)
         if isinstance(fetched, Deferral):
             # A busy host is only slow: its items wait for ever. A pausing one may do so a number of times.
@@ -131,7 +133,7 @@ class Ingest:
             return await self._keep(chunk, item.seq, fetched.data, fetched.sha256, fetched.status)
         finally:
             share.release()
-            self._in_hand.release()
+            self._in_hand.give()
 
     async def _fetch(
         self, chunk: Chunk, url: str, share: Share, moved: Callable[[], None]
@@ -139,7 +141,7 @@ class Ingest:
         """A fetched body holds a place in `_in_hand` and its `share`, which the caller gives back."""
 
         async def once() -> Fetched | FetchFailure:
-            await self._in_hand.acquire()
+            await self._in_hand.take(chunk.account_id, urgent=_urgent(chunk))
             answer: Fetched | NotModified | FetchFailure | None = None
             try:
                 with Stopwatch(self._counters, "fetch_s"):
@@ -147,7 +149,7 @@ class Ingest:
             finally:
                 if not isinstance(answer, Fetched):
                     share.release()
-                    self._in_hand.release()
+                    self._in_hand.give()
             assert not isinstance(answer, NotModified), "no condition was sent"
             moved()
             return answer
@@ -160,6 +162,7 @@ class Ingest:
             deferrals=chunk.deferrals,
             wait_s=self._wait_s,
             account=chunk.account_id,
+            urgent=_urgent(chunk),
         )
 
     async def _upload(self, chunk: Chunk, item: ChunkItem, share: Share) -> IngestOutcome:
@@ -180,7 +183,7 @@ class Ingest:
     ) -> IngestOutcome:
         """Normalise and store; `data` is the original, `sha256` its digest."""
         asked = time.perf_counter()
-        made = await self._normaliser.normalise(data)
+        made = await self._normaliser.normalise(data, account=chunk.account_id, urgent=_urgent(chunk))
         waited = time.perf_counter() - asked
         if isinstance(made, NormaliseFailure):
             return IngestOutcome(seq, code=made.code, detail=made.detail, status=status)
@@ -195,6 +198,11 @@ class Ingest:
 
     def _in_thread(self, call: Callable[[], T]) -> Awaitable[T]:
         return asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
+def _urgent(chunk: Chunk) -> bool:
+    """Whether its pictures come before the others of their account, wherever pictures wait."""
+    return chunk.lane == "interactive"
 
 
 def _record(sha256: bytes, size: int, key: str, work_sha256: bytes, made: Normalised) -> ImageRecord:

@@ -70,9 +70,10 @@ class HostGate:
         self._turns: Turns[_Host] = Turns(total)
         self._sweep_at = _SWEEP_AT
 
-    def slot(self, host: str, wait_s: float | None = None, *, account: int = 0) -> "Slot":
-        """`async with gate.slot(host) as slot`: a place, or `slot.refusal` (host_busy after `wait_s`)."""
-        return Slot(self, host, wait_s, account)
+    def slot(self, host: str, wait_s: float | None = None, *, account: int = 0, urgent: bool = False) -> "Slot":
+        """`async with gate.slot(host) as slot`: a place, or `slot.refusal` (host_busy after `wait_s`). What is `urgent`
+        comes before all else that waits of its account, at this host and at others."""
+        return Slot(self, host, wait_s, account, urgent)
 
     def restore(self, blocked: Mapping[str, float]) -> None:
         """Take over pauses (host → seconds from now) that another process or an earlier run was asked for."""
@@ -95,7 +96,7 @@ class HostGate:
         waiting = sum(not turn.done() for host in hosts for turns in host.waiting.values() for turn in turns)
         return {"in_flight": self._total - self._free, "waiting": waiting, "hosts": len(self._hosts)}
 
-    async def enter(self, name: str, wait_s: float | None, account: int) -> Refusal | None:
+    async def enter(self, name: str, wait_s: float | None, account: int, urgent: bool = False) -> Refusal | None:
         """Wait for a place at the host; None: it is taken and must be given back by `leave`."""
         loop = asyncio.get_running_loop()
         now = loop.time()
@@ -107,8 +108,12 @@ class HostGate:
             self._grant(host, account, now)
             return None
         turn: asyncio.Future[Refusal | None] = loop.create_future()
-        host.waiting.setdefault(account, deque()).append(turn)
-        self._wake(host, now)
+        waiting = host.waiting.setdefault(account, deque())
+        if urgent:
+            waiting.appendleft(turn)
+        else:
+            waiting.append(turn)
+        self._wake(host, now, account if urgent else None)
         self._pump(now)
         busy = None
         if wait_s is not None:
@@ -156,7 +161,7 @@ class HostGate:
         self._turns.took(account)
         host.line.begin(now)
 
-    def _wake(self, host: _Host, now: float) -> None:
+    def _wake(self, host: _Host, now: float, urgent_of: int | None = None) -> None:
         """Put a host with waiters where it belongs: in the ready row, on a timer, or nowhere until a place ends."""
         host.forget_settled()
         if not host.waiting:
@@ -171,7 +176,7 @@ class HostGate:
         wait = host.line.wait(now)
         if wait <= 0:
             for account in host.waiting:
-                self._turns.ready(account, host)
+                self._turns.ready(account, host, first=account == urgent_of)
         elif wait != float("inf"):
             if host.timer is not None:
                 host.timer.cancel()
@@ -217,11 +222,12 @@ def _settle(turn: asyncio.Future[Refusal | None], refusal: Refusal) -> None:
 class Slot:
     """One place at one host, or the reason why there is none (`refusal`: then nothing may be sent)."""
 
-    __slots__ = ("_account", "_answer", "_began", "_gate", "_host", "_retry_after", "_wait", "refusal")
+    __slots__ = ("_account", "_answer", "_began", "_gate", "_host", "_retry_after", "_urgent", "_wait", "refusal")
 
-    def __init__(self, gate: HostGate, host: str, wait_s: float | None, account: int) -> None:
+    def __init__(self, gate: HostGate, host: str, wait_s: float | None, account: int, urgent: bool = False) -> None:
         self._gate = gate
         self._account = account
+        self._urgent = urgent
         self._host = host
         self._wait = wait_s
         self._began = 0.0
@@ -230,7 +236,7 @@ class Slot:
         self.refusal: Refusal | None = None
 
     async def __aenter__(self) -> Self:
-        self.refusal = await self._gate.enter(self._host, self._wait, self._account)
+        self.refusal = await self._gate.enter(self._host, self._wait, self._account, self._urgent)
         self._began = asyncio.get_running_loop().time()
         return self
 
@@ -255,12 +261,13 @@ async def visit(
     deferrals: int = 0,
     wait_s: float | None = None,
     account: int = 0,
+    urgent: bool = False,
 ) -> T | FetchFailure | Deferral:
     """One item's fetch, with its turns at the host and its retries; between them it holds no place."""
     attempt = 0
     while True:
         attempt += 1
-        async with gate.slot(host, wait_s, account=account) as slot:
+        async with gate.slot(host, wait_s, account=account, urgent=urgent) as slot:
             if slot.refusal is not None:
                 return slot.refusal
             answer = await fetch()

@@ -1,6 +1,6 @@
 """The pool of sandboxed processes that turn hostile bytes into working copies and facts. It decodes nothing itself.
 
-slot free → process there, else started → bytes in → answer out within the wall clock → slot free └
+place free → process there, else started → bytes in → answer out within the wall clock → place free └
 late, dead or lying: killed, a typed failure, a fresh one next time
 dead on a picture that need not be its fault: once more, in a fresh one
 """
@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from worker import sandbox_answers
+from worker.places import Places
 from worker.sandbox_answers import OUT_OF_CPU, Normalised, NormaliseFailure, Ranges
 from worker.sandbox_frames import DONE, HOOK, PICTURE
 from worker.sandbox_process import Header, ProtocolError, SandboxError, SandboxProcess
@@ -68,7 +69,8 @@ class Normaliser:
         self._ranges = Ranges(limits.max_side, limits.max_pixels, limits.heif, limits.wall_s)
         self._workers = workers or os.cpu_count() or 1
         self._config = _configuration(limits, facts, short_side, quality, hooks)
-        self._slots: asyncio.LifoQueue[SandboxProcess | None] = asyncio.LifoQueue()
+        self._places = Places(self._workers)
+        self._idle: list[SandboxProcess | None] = []  # one entry a free place; the last one used is the warmest
         self._processes: set[SandboxProcess] = set()
         self._closed = False
 
@@ -76,9 +78,7 @@ class Normaliser:
         """Start one process, so that a machine that cannot says so at once; the others follow when they are needed."""
         first = await self._start()
         self.capabilities = first.walls
-        for _ in range(self._workers - 1):
-            self._slots.put_nowait(None)
-        self._slots.put_nowait(first)
+        self._idle = [*([None] * (self._workers - 1)), first]
         return self
 
     async def __aexit__(
@@ -92,24 +92,35 @@ class Normaliser:
         """The processes now alive."""
         return [process.pid for process in self._processes if process.alive]
 
-    async def normalise(self, data: bytes | bytearray) -> Normalised | NormaliseFailure:
-        """Decode `data` in a sandboxed process. Raises SandboxError if none can be had."""
+    async def normalise(
+        self, data: bytes | bytearray, *, account: int = 0, urgent: bool = False
+    ) -> Normalised | NormaliseFailure:
+        """Decode `data` in a sandboxed process, in the account's turn. Raises SandboxError if none can be had."""
         if len(data) > self._limits.max_bytes:
             return NormaliseFailure("too_large", f"{len(data)} bytes, at most {self._limits.max_bytes}")
-        return await self._ask(PICTURE, data, self._picture)
+        await self._places.take(account, urgent=urgent)
+        try:
+            return await self._ask(PICTURE, data, self._picture)
+        finally:
+            self._places.give()
 
     def _picture(self, header: Header, work: bytes) -> Normalised:
         return sandbox_answers.normalised(header, work, self._ranges)
 
     async def call_hook(self, name: str) -> Any:
         """What the hook answers inside the sandbox, or the NormaliseFailure that its process came to."""
-        return await self._ask(HOOK, name.encode(), lambda header, _: header["result"])
+        await self._places.take()
+        try:
+            return await self._ask(HOOK, name.encode(), lambda header, _: header["result"])
+        finally:
+            self._places.give()
 
     async def _ask(
         self, kind: bytes, payload: bytes | bytearray, read: Callable[[Header, bytes], T]
     ) -> T | NormaliseFailure:
-        """What `read` makes of the answer; it raises ProtocolError for one that cannot be believed."""
-        process = await self._slots.get()
+        """What `read` makes of the answer, for the holder of a place; `read` raises ProtocolError for one that cannot
+        be believed."""
+        process = self._idle.pop()
         keep = False
         try:
             while True:
@@ -139,7 +150,7 @@ class Normaliser:
         finally:
             if process is not None and not keep:
                 process.kill()
-            self._slots.put_nowait(process if keep else None)
+            self._idle.append(process if keep else None)
 
     async def _start(self) -> SandboxProcess:
         if self._closed:

@@ -41,6 +41,14 @@ class WorkerSettings(StorageSettings):
         2048, ge=1, description="A crawler claims no further chunk while it holds this many open items."
     )
     ingest_poll_s: float = Field(0.5, gt=0, description="Pause of a crawler that found nothing to do.")
+    urgent_poll_s: float = Field(
+        0.1,
+        gt=0,
+        description="How often crawlers, and workers amid other work, look for chunks of the interactive lane.",
+    )
+    urgent_chunks: int = Field(
+        8, ge=1, description="Chunks of the interactive lane that one crawler leases besides all others."
+    )
     max_deferrals: int = Field(20, ge=0, description="How often a busy host may put an item off before it fails.")
     host_wait_s: float = Field(15, gt=0, description="Longest wait for a busy host before an item is put off.")
     ingest_in_hand: int = Field(

@@ -21,9 +21,13 @@ class Turns(Generic[H]):
         # Both in the order of their turns.
         self._ready: OrderedDict[int, OrderedDict[H, None]] = OrderedDict()
 
-    def ready(self, account: int, host: H) -> None:
-        """This account could use a place at this host; said twice, it keeps its earlier turn."""
-        self._ready.setdefault(account, OrderedDict())[host] = None
+    def ready(self, account: int, host: H, *, first: bool = False) -> None:
+        """This account could use a place at this host; said twice, it keeps its earlier turn. `first`: before the
+        account's other hosts."""
+        hosts = self._ready.setdefault(account, OrderedDict())
+        hosts[host] = None
+        if first:
+            hosts.move_to_end(host, last=False)
 
     def next(self) -> tuple[int, H] | None:
         """Whose turn it is, out of the row by that; an account that cannot use it keeps its turn for its next host."""

@@ -267,12 +267,12 @@ def test_fetched_and_uploaded_bytes_wait_in_bounded_amount(line: Line, monkeypat
     job = line.submit([*large, *(NewItem(filename="a.png", raw_key=key) for key in uploads)], chunk_size=32)
     in_hand = peak = 0
 
-    async def watched(self: Normaliser, data: bytes) -> Any:
+    async def watched(self: Normaliser, data: bytes, **whose: Any) -> Any:
         nonlocal in_hand, peak
         in_hand += len(data)
         peak = max(peak, in_hand)
         try:
-            return await normalise(self, data)
+            return await normalise(self, data, **whose)
         finally:
             in_hand -= len(data)
 
@@ -296,9 +296,9 @@ def test_the_gate_knows_whose_items_it_lets_in(line: Line, monkeypatch: pytest.M
     accounts: list[int] = []
     enter = HostGate.enter
 
-    async def watched(self: HostGate, name: str, wait_s: float | None, account: int) -> Any:
+    async def watched(self: HostGate, name: str, wait_s: float | None, account: int, urgent: bool = False) -> Any:
         accounts.append(account)
-        return await enter(self, name, wait_s, account)
+        return await enter(self, name, wait_s, account, urgent)
 
     monkeypatch.setattr(HostGate, "enter", watched)
     line.crawl()
