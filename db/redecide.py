@@ -39,10 +39,7 @@ class Change:
 
 def patch(policy: Policy, verdict: Verdict, hits: Sequence[Hit] = ()) -> dict[str, Any]:
     """The parts of a result's moderation that a decision makes; the other ones are the model's."""
-    shown = [
-        {"bank": hit.bank, "kind": hit.kind, "entry": str(hit.entry), "distance": hit.distance, "reason": hit.reason}
-        for hit in hits
-    ]
+    shown = [{"bank": hit.bank, "kind": hit.kind, "entry": str(hit.entry), "distance": hit.distance} for hit in hits]
     return {
         "verdict": verdict.verdict,
         "reasons": verdict.reasons,

@@ -21,10 +21,12 @@ NAMES = frozenset(
         "before_infer_commit",
         "after_infer_commit",
         "before_finish_job",
+        "replay_moved",
         "between_rerun_batches",
         "train_checkpoint",
         "shadow_after_claim",
         "before_shadow_commit",
+        "deliver_after_send",
     }
 )
 

@@ -20,8 +20,10 @@ from worker.dispatch import Dispatcher
 from worker.heartbeat import Counters, Heartbeat
 from worker.log import Throttle
 from worker.reap import Reaper
+from worker.replaying import Replayer
 from worker.settings import WorkerSettings
 
+REPLAY_EVERY_S = 1.0  # somebody waits for it
 DRIFT_EVERY_S = 600.0  # it is due once a day; more often, to catch up after an outage
 
 
@@ -34,7 +36,7 @@ class Duty:
     run: Callable[[], int]
 
 
-def duties(settings: WorkerSettings, database: Database, dispatcher: Dispatcher) -> list[Duty]:
+def duties(settings: WorkerSettings, database: Database, dispatcher: Dispatcher, stop: threading.Event) -> list[Duty]:
     """What this process does, and how often."""
 
     # Twice what a live owner may need: a beat, or a third of a lease to extend it.
@@ -75,6 +77,7 @@ def duties(settings: WorkerSettings, database: Database, dispatcher: Dispatcher)
         Duty("finalise", settings.finalise_every_s, lambda: finalise.run_once(database)),
         Duty("shadow", settings.reap_every_s, end_shadow_runs),
         Duty("tidy", settings.tidy_every_s, tidy),
+        Duty("replay", REPLAY_EVERY_S, Replayer(database, stop).run_once),
         Duty("drift", DRIFT_EVERY_S, compute_drift),
     ]
 
@@ -128,7 +131,7 @@ def main() -> int:
     with Heartbeat(database, "maintenance", every_s=settings.heartbeat_s, stats=counters.snapshot):
         threads = [
             threading.Thread(target=keep, args=(duty, stop, counters), name=duty.name)
-            for duty in duties(settings, database, dispatcher)
+            for duty in duties(settings, database, dispatcher, stop)
         ]
         for thread in threads:
             thread.start()

@@ -27,6 +27,9 @@ LEAF = re.compile(r"(items|ingests|results)_b\d+")
 # Indexes and keys over several columns serve queries and invariants, which are SQL: they stand in the migrations
 # only, and `db.tables` does not repeat them. Each is here with what it is for.
 ONLY_IN_MIGRATIONS = {
+    "console_sessions_person": "somebody's sessions, newest first",
+    "people_account": "the people of an account",
+    "sign_in_attempts_subject": "the attempts of a name or an address lately",
     "api_keys_account": "the keys of an account",
     "bank_changes_bank": "a bank's changes, newest first",
     "bank_changes_open": "changes to work off, oldest first",
@@ -86,6 +89,8 @@ ONLY_IN_MIGRATIONS = {
     "outbox_waiting": "events not yet fanned out to endpoints",
     "policies_name_version_key": "a version of a policy exists once",
     "policies_one_active": "at most one active policy",
+    "replays_account": "an account's replays, newest first",
+    "replays_open": "replays to claim, oldest first",
     "reruns_account": "an account's reruns, newest first",
     "results_code": "a job's failures by code",
     "results_picture": "where a picture was seen, for bans and re-decisions",
