@@ -1,6 +1,6 @@
 """The outbox: events written in the same transaction as what they tell, once an (account, subject, type, round).
 
-Who sends them, and to whom: `db.deliveries`.
+Who sends them, and to whom: `db.delivery_queue`.
 """
 
 import json

@@ -1,10 +1,14 @@
 """Where the data lives: the settings that the API and the workers share. Environment variables start with TAGMILL_."""
 
+from ipaddress import ip_network
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from db.webhook_secrets import MIN_KEY
 
 
 class StorageSettings(BaseSettings):
@@ -30,6 +34,46 @@ class StorageSettings(BaseSettings):
     chunk_size: int = Field(
         default=512, ge=1, le=4096, description="Items of one chunk, the unit of lease and commit, at most."
     )
+
+    webhook_keys: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="Keys that webhook secrets are derived from, comma-separated, at least 32 characters each; "
+        "the first makes new secrets. Without one there are no webhooks.",
+        repr=False,
+    )
+    webhook_http: bool = Field(
+        default=False, description="Let webhooks go to http:// too: for own networks and trying out."
+    )
+    webhook_ports: Annotated[list[int], NoDecode] = Field(
+        default_factory=list, description="Ports besides 443 that webhooks may go to, comma-separated."
+    )
+    webhook_cidrs: Annotated[list[str], NoDecode] = Field(
+        default_factory=list, description="Private networks that webhooks may go to, comma-separated CIDRs."
+    )
+
+    @field_validator("webhook_keys", "webhook_ports", "webhook_cidrs", mode="before")
+    @classmethod
+    def _separated(cls, value: object) -> object:
+        """Take `a,b` as well as a list: JSON in an environment variable is easy to get wrong."""
+        if isinstance(value, str):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @field_validator("webhook_keys")
+    @classmethod
+    def _long(cls, value: list[str]) -> list[str]:
+        if any(len(key) < MIN_KEY for key in value):
+            raise ValueError(
+                f"a key has at least {MIN_KEY} characters: python -c 'import secrets; print(secrets.token_hex(32))'"
+            )
+        return value
+
+    @field_validator("webhook_cidrs")
+    @classmethod
+    def _private_networks(cls, value: list[str]) -> list[str]:
+        for cidr in value:
+            ip_network(cidr)
+        return value
 
     @field_validator("database_url")
     @classmethod

@@ -25,7 +25,7 @@ shadow run
         running → stopped    its operator
         running → failed     the candidate did not load, or killed whoever scored with it, three times in a row
 delivery
-        pending → delivered, failed   whoever sends it, by compare-and-set on (owner, fence) (`deliveries.record`); if that
+        pending → delivered, failed   its sender, by compare-and-set on (owner, fence) (`delivery_queue`); if that
                              process dies, the lease runs out and the next one sends it again, under the same id
         pending → failed     its endpoint is disabled
         delivered, failed → pending   somebody asks for it again

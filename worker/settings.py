@@ -129,6 +129,19 @@ class WorkerSettings(StorageSettings):
         None, ge=1, description="Most threads of a training that compute on a CPU; unset: half of the cores."
     )
 
+    # webhooks
+    webhook_poll_s: float = Field(1, gt=0, description="How often events and deliveries that are due are looked for.")
+    webhook_timeout_s: float = Field(15, gt=0, le=60, description="Longest time of one try of a webhook.")
+    webhook_concurrency: int = Field(64, ge=1, le=1000, description="Most webhooks that a process sends at a time.")
+    webhook_per_endpoint: int = Field(4, ge=1, description="Most deliveries to one endpoint at a time.")
+    webhook_per_account: int = Field(16, ge=1, description="Most deliveries of one account at a time.")
+    webhook_disable_days: float = Field(
+        5, gt=0, description="An endpoint that has only failed for so many days is disabled."
+    )
+    webhook_keep_days: float = Field(
+        30, ge=4, description="Days after which events are forgotten with their deliveries and log."
+    )
+
     # test builds
     test_build: bool = Field(False, description="Marks a test build; never set it in production.")
     failpoints: str = Field("", description="Crash points of a test build; refused without TAGMILL_TEST_BUILD.")

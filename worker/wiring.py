@@ -2,6 +2,7 @@
 
 from db.blobs import LocalBlobs
 from db.session import WORKER_ROLE, Database
+from db.webhook_targets import Targets
 from worker.fetcher import Fetcher, FetchLimits
 from worker.hosts import HostRules
 from worker.netguard import NetGuard
@@ -9,6 +10,7 @@ from worker.optout import OPT_OUT
 from worker.politeness import HostGate
 from worker.sandbox import Normaliser, SandboxLimits
 from worker.settings import WorkerSettings
+from worker.webhook_post import Poster
 
 
 def database(settings: WorkerSettings, name: str) -> Database:
@@ -65,3 +67,14 @@ def normaliser(settings: WorkerSettings) -> Normaliser:
         short_side=settings.work_short_side,
         quality=settings.work_quality,
     )
+
+
+def poster(settings: WorkerSettings) -> Poster:
+    """The sender's HTTP client behind a guard of its own; to be entered.
+
+    What the operator allows the crawler is not allowed here; what the crawler may never reach is closed here too.
+    """
+    guard = NetGuard(
+        allow_cidrs=settings.webhook_cidrs, deny_cidrs=settings.deny_cidrs, allow_ports=settings.webhook_ports
+    )
+    return Poster(guard, Targets.of(settings), total_s=settings.webhook_timeout_s, user_agent=settings.user_agent)
