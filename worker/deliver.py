@@ -188,13 +188,15 @@ def _outcome(claimed: Claimed, answer: Answer, seconds: float) -> Tried:
     return Tried(answer.code, answer.status, seconds, again_s, pause_s, ours=answer.code in OURS)
 
 
-def keep(settings: WorkerSettings, database: Database, owner: UUID, stop: threading.Event, counters: Counters) -> None:
-    """Send until `stop`. To be called in a thread of its own."""
+def keep(settings: WorkerSettings, owner: UUID, stop: threading.Event, counters: Counters) -> None:
+    """Send until `stop`. To be called in a thread of its own; its connections are its own too: no duty waits for it."""
+    database = wiring.database(settings.model_copy(update={"database_pool": DB_THREADS}), "webhooks")
     steady = Steady(log.get("maintenance"), "webhooks")
     while not stop.is_set():
         with steady:
             asyncio.run(_send(settings, database, owner, stop, counters))
         stop.wait(settings.webhook_poll_s)
+    database.dispose()
 
 
 async def _send(
