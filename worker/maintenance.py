@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import date
 from types import FrameType
 
-from db import buckets, hosts, idempotency, locks, shadow, workers
+from db import buckets, delivery_queue, hosts, idempotency, locks, shadow, workers
 from db.errors import DbError
 from db.session import Database
-from worker import finalise, log, wiring
+from worker import deliver, finalise, log, wiring
 from worker.dispatch import Dispatcher
 from worker.heartbeat import Counters, Heartbeat
 from worker.log import Throttle
@@ -54,6 +54,7 @@ def duties(settings: WorkerSettings, database: Database, dispatcher: Dispatcher,
             hosts.forget(session)
             workers.forget(session)
             idempotency.forget(session)
+            delivery_queue.forget(session, settings.webhook_keep_days)
             return int(buckets.open_when_full(session) is not None)
 
     def end_shadow_runs() -> int:
@@ -128,11 +129,12 @@ def main() -> int:
     database = wiring.database(settings, "maintenance")
     dispatcher = Dispatcher(settings, database)
     counters = Counters()
-    with Heartbeat(database, "maintenance", every_s=settings.heartbeat_s, stats=counters.snapshot):
+    with Heartbeat(database, "maintenance", every_s=settings.heartbeat_s, stats=counters.snapshot) as beat:
         threads = [
             threading.Thread(target=keep, args=(duty, stop, counters), name=duty.name)
             for duty in duties(settings, database, dispatcher, stop)
         ]
+        threads.append(threading.Thread(target=deliver.keep, args=(settings, beat.id, stop, counters), name="webhooks"))
         for thread in threads:
             thread.start()
         log.get("maintenance").info("maintenance started")
