@@ -15,7 +15,7 @@ from types import FrameType
 from db import buckets, delivery_queue, hosts, idempotency, locks, shadow, workers
 from db.errors import DbError
 from db.session import Database
-from worker import deliver, finalise, log, wiring
+from worker import deliver, finalise, log, sealing, wiring
 from worker.dispatch import Dispatcher
 from worker.heartbeat import Counters, Heartbeat
 from worker.log import Throttle
@@ -24,6 +24,7 @@ from worker.replaying import Replayer
 from worker.settings import WorkerSettings
 
 REPLAY_EVERY_S = 1.0  # somebody waits for it
+SEAL_EVERY_S = 1.0  # where nothing waits it is one look at an empty table
 DRIFT_EVERY_S = 600.0  # it is due once a day; more often, to catch up after an outage
 
 
@@ -77,6 +78,7 @@ def duties(settings: WorkerSettings, database: Database, dispatcher: Dispatcher,
         Duty("reap", settings.reap_every_s, reap_once),
         Duty("finalise", settings.finalise_every_s, lambda: finalise.run_once(database)),
         Duty("shadow", settings.reap_every_s, end_shadow_runs),
+        Duty("seal", SEAL_EVERY_S, lambda: sealing.run_once(database)),
         Duty("tidy", settings.tidy_every_s, tidy),
         Duty("replay", REPLAY_EVERY_S, Replayer(database, stop).run_once),
         Duty("drift", DRIFT_EVERY_S, compute_drift),
