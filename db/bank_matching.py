@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db.bank_changes import share_lock
 from db.bank_index import HashIndex
 from db.images import ImageRecord
 from db.session import driver_connection
@@ -86,11 +85,8 @@ _INDEXES: Final = Indexes()
 
 
 def match(session: Session, account_id: int, images: Sequence[ImageRecord]) -> int:
-    """Record what these pictures of an account hit in the banks that hold for it; how many hits are new.
-
-    From here to the end of the transaction, changes of banks wait for it: none can miss these pictures.
-    """
-    share_lock(session)
+    """Record what these pictures of an account hit in the banks that hold for it; how many hits are new. To be called
+    under `bank_changes.share_lock`: no change of a bank can miss these pictures then."""
     banks = session.execute(_BANKS, {"account_id": account_id}).all()
     if not banks:
         return 0

@@ -71,7 +71,8 @@ def read(session: Session, account_id: int | None, bank_id: UUID, *, lock: bool 
     query = select(Bank).where(
         Bank.id == bank_id, Bank.account_id.is_not_distinct_from(account_id), Bank.removed_at.is_(None)
     )
-    bank = session.scalar(query.with_for_update() if lock else query)
+    locked = query.with_for_update().execution_options(populate_existing=True)
+    bank = session.scalar(locked if lock else query)
     if bank is None:
         raise NotFound("There is no such bank.")
     return bank

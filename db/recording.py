@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db import evidence, outbox, review_queue, review_sources
+from db import bank_changes, bank_matching, bank_redecisions, evidence, outbox, review_queue, review_sources
 from db.bulk import record_rows
 from db.chunks import Chunk
 from db.errors import LeaseLost
@@ -60,12 +60,15 @@ class InferOutcome:
 def finish_ingest(
     session: Session, chunk: Chunk, outcomes: Sequence[IngestOutcome], deferred: Iterable[Deferred] = ()
 ) -> None:
-    """leased → done for an ingest chunk: images, ingest rows, results of what failed; successes become a ready
-    infer chunk, deferred items a ready ingest chunk with `not_before`. Raises LeaseLost (roll back)."""
+    """leased → done for an ingest chunk: images and what hash banks know of them, ingest rows, results of what failed;
+    successes become a ready infer chunk, deferred items a ready ingest chunk with `not_before`. Raises LeaseLost (roll
+    back)."""
     _require_lease(session, chunk)
     outcomes = _with_followers(session, chunk, outcomes)
     images = {o.image.sha256: o.image for o in outcomes if o.image is not None}
+    bank_changes.share_lock(session)
     record_images(session, chunk.account_id, list(images.values()))
+    bank_matching.match(session, chunk.account_id, list(images.values()))
     key = (chunk.bucket, chunk.job_id)
     rows = [
         (*key, o.seq, chunk.account_id, "done" if o.image else "failed", o.code,
@@ -95,6 +98,7 @@ def finish_infer(session: Session, chunk: Chunk, outcomes: Sequence[InferOutcome
     `audit_share` of the other verdicts is drawn for an audit, if the policy says nothing else. Raises LeaseLost (roll
     back)."""
     _require_lease(session, chunk)
+    bank_changes.share_lock(session)
     rows = [
         (
             chunk.bucket, chunk.job_id, o.seq, chunk.account_id, "failed" if o.code else "done", o.code,
@@ -103,6 +107,7 @@ def finish_infer(session: Session, chunk: Chunk, outcomes: Sequence[InferOutcome
         for o in outcomes
     ]  # fmt: skip
     record_rows(session, "results", chunk.bucket, _RESULT_COLUMNS, rows)
+    bank_redecisions.note_late(session, chunk.account_id, _hits_used(outcomes))
     failed = Counter(o.code for o in outcomes if o.code)
     outbox.failures(session, chunk, [(o.seq, o.code) for o in outcomes if o.code])
     judged = [o.seq for o in outcomes if o.moderation is not None]
@@ -120,6 +125,12 @@ def _for_people(chunk: Chunk, outcomes: Sequence[InferOutcome], audit_share: flo
         if o.moderation is not None and o.sha256 is not None
     )
     return [candidate for candidate in found if candidate is not None]
+
+
+def _hits_used(outcomes: Sequence[InferOutcome]) -> dict[bytes, list[str]]:
+    """By picture, the entries of hash banks that its verdict took into account."""
+    decided = {o.sha256: o.moderation for o in outcomes if o.sha256 is not None and o.moderation is not None}
+    return {sha: [hit["entry"] for hit in moderation.get("hits") or ()] for sha, moderation in decided.items()}
 
 
 def _require_lease(session: Session, chunk: Chunk) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from db import chunks, images, policy, recording
+from db import banks, chunks, images, policy, recording
 from db.blobs import LocalBlobs
 from db.chunks import ChunkImage
 from db.errors import BlobError, LeaseLost, Unavailable
@@ -116,12 +116,13 @@ class Inference:
                 for ref in models.values():
                     for sha, analysis in images.analyses_of(session, chunk.account_id, shas, ref).items():
                         scored.setdefault(sha, {})[ref] = analysis
+                hits = banks.hits_of(session, chunk.account_id, shas)
         except Unavailable as error:
             self._log.warning("no chunk claimed", error=str(error))
             return None
         self.leases.add(chunk)
         failpoints.hit("infer_after_claim")
-        return Work(chunk, members, rules, models, scored)
+        return Work(chunk, members, rules, models, scored, hits)
 
     def predictor(self, models: Mapping[str, str]) -> Predictor:
         """The predictor of these models, loaded at the first use. Raises ModelUnavailable."""
