@@ -23,6 +23,7 @@ from api import (
     submit,
     training,
 )
+from api.console import parts
 from api.routing import House, Routes, attach
 from api.seats import Seats
 from api.settings import ApiSettings
@@ -72,6 +73,7 @@ def create_app(settings: ApiSettings | None = None) -> Flask:
     for routes in (*ROUTES, docs.routes):
         attach(app, routes, house)
     errors.install(app)
+    parts.install(app, house)
     _observe(app, metrics.requests(registry))
     return app
 

@@ -65,6 +65,18 @@ ERRORS: Final[dict[str, tuple[int, str]]] = {
     "zip_bomb": (422, "The ZIP is built to unpack to far more than it holds"),
     "zip_method": (422, "A ZIP member is packed by an unsupported method"),
     "zip_lying_size": (422, "A ZIP member's size is not the declared one"),
+    # the console
+    "signed_out": (401, "Nobody is signed in"),
+    "sign_in_refused": (401, "The name or the password is wrong"),
+    "bad_link": (410, "The sign-in link is used or too old"),
+    "too_many_attempts": (429, "Too many attempts to sign in"),
+    "missing_role": (403, "The person's role is not enough"),
+    "foreign_origin": (403, "The request comes from another site"),
+    "csrf_token": (403, "The form's token is missing or wrong"),
+    "insecure_transport": (403, "The console needs HTTPS"),
+    "invalid_form": (422, "Some fields of the form are wrong"),
+    "weak_password": (422, "The password is too weak"),
+    "bad_person": (422, "A person cannot be called so"),
     # ours
     "too_many_streams": (503, "Too many event streams and exports"),
     "too_many_streams_of_account": (429, "Too many event streams and exports of this account"),
@@ -176,14 +188,15 @@ def faults_of(error: ValidationError) -> list[Fault]:
 def install(app: Flask) -> None:
     """Every way out of the app that is not an answer becomes a problem document."""
     app.register_error_handler(Problem, Problem.response)
-    app.register_error_handler(DbError, _of_db)
-    app.register_error_handler(HTTPException, _of_werkzeug)
-    app.register_error_handler(Unavailable, _of_outage)
-    app.register_error_handler(OSError, _of_disk)
-    app.register_error_handler(Exception, _of_bug)
+    app.register_error_handler(DbError, of_db)
+    app.register_error_handler(HTTPException, of_werkzeug)
+    app.register_error_handler(Unavailable, of_outage)
+    app.register_error_handler(OSError, of_disk)
+    app.register_error_handler(Exception, of_bug)
 
 
-def _of_db(error: DbError) -> Response:
+def of_db(error: DbError) -> Response:
+    """What the data layer refuses, as a problem document."""
     if error.code in ERRORS:
         return Problem(error.code, error.detail or ERRORS[error.code][1]).response()
     log.error(
@@ -205,7 +218,8 @@ _DETAILS: Final = {
 }
 
 
-def _of_werkzeug(error: HTTPException) -> Response:
+def of_werkzeug(error: HTTPException) -> Response:
+    """What Flask refuses, as a problem document."""
     status = error.code or 500
     code = _OF_STATUS.get(status) or ("bad_request" if status < 500 else "internal_error")
     headers = {key: value for key, value in error.get_headers() if key.lower() == "allow"}
@@ -213,19 +227,22 @@ def _of_werkzeug(error: HTTPException) -> Response:
     return Problem(code, detail, headers=headers).response()
 
 
-def _of_outage(error: Unavailable) -> Response:
+def of_outage(error: Unavailable) -> Response:
+    """The database is away."""
     # The detail stays here: it names our hosts.
     log.error("database unavailable: %s", error.detail)
     return Problem("unavailable", "The database cannot be reached.", headers={"Retry-After": "5"}).response()
 
 
-def _of_disk(error: OSError) -> Response:
+def of_disk(error: OSError) -> Response:
+    """A full disk is an outage, anything else a fault of ours."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return _of_bug(error)
+        return of_bug(error)
     log.error("no space left for uploads")
     return Problem("unavailable", "There is no space left for uploads.", headers={"Retry-After": "60"}).response()
 
 
-def _of_bug(error: Exception) -> Response:
+def of_bug(error: Exception) -> Response:
+    """A fault of ours; the log has its traceback."""
     log.exception("unhandled error in request %s", g.get("request_id"), exc_info=error)
     return Problem("internal_error", "The request id helps us to find it.").response()

@@ -61,6 +61,27 @@ class ApiSettings(StorageSettings):
     max_streams_per_account: int = Field(
         default=4, ge=1, description="Event streams and exports an API process serves at once to one account."
     )
+    console_idle_hours: float = Field(
+        default=12.0, gt=0, le=720, description="Hours without a request after which somebody must sign in again."
+    )
+    console_session_hours: float = Field(
+        default=168.0, gt=0, le=8760, description="Hours after which somebody must sign in again in any case."
+    )
+    console_plain_http: bool = Field(
+        default=False, description="Let people sign in over plain HTTP from other machines (a closed network only)."
+    )
+    sign_in_attempts: int = Field(
+        default=10,
+        ge=1,
+        le=1000,
+        description="Refused sign-ins of one name in 15 minutes; of one address three times that.",
+    )
+    trusted_proxies: int = Field(
+        default=0,
+        ge=0,
+        le=10,
+        description="Proxies in front whose X-Forwarded-For is believed, to count sign-ins by address.",
+    )
     metrics_open: bool = Field(
         default=False, description="Serve /metrics without a key (else it needs the scope system:read)."
     )

@@ -57,7 +57,7 @@ class Person:
         """Whether their role is at least this one; `operator` is a right of its own."""
         if role == OPERATOR:
             return self.operator
-        return role in ROLES and ROLES.index(self.role) >= ROLES.index(role)  # type: ignore[arg-type]
+        return role in ROLES and ROLES.index(self.role) >= ROLES.index(role)
 
 
 _SELECT: Final = (
@@ -124,6 +124,12 @@ def _one(session: Session, condition: str, **values: object) -> Person:
     if row is None:
         raise NotFound("There is nobody of that name.")
     return Person(**row)
+
+
+def password_hash(session: Session, person: Person) -> str | None:
+    """What `db.passwords.verify` compares with."""
+    found: str | None = session.scalar(text("SELECT password_hash FROM people WHERE id = :id"), {"id": person.id})
+    return found
 
 
 def everybody(session: Session, account_id: int | None = None) -> list[Person]:

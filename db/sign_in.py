@@ -43,17 +43,10 @@ class Claimed:
 
 
 def claim(session: Session, login: str, address: str, *, most_of_name: int, most_of_address: int) -> Claimed:
-    """Count an attempt and look its person up; TooManyAttempts. It counts as refused until `forgive`.
-
-    The lock makes attempts that come at once wait for each other, so that they cannot all be the first.
-    """
+    """Count an attempt and look its person up; TooManyAttempts. It counts as refused until `forgive`."""
     login = login.strip().lower()[:254]
-    for subject, most in ((f"address:{address}", most_of_address), (f"name:{login}", most_of_name)):
-        lock(session, "sign_in", subject)
-        lately = session.execute(_LATELY, {"subject": subject, "minutes": WINDOW_MINUTES}).scalar_one()
-        if lately >= most:
-            raise TooManyAttempts(f"Too many attempts; wait up to {WINDOW_MINUTES} minutes.")
-        session.execute(text("INSERT INTO sign_in_attempts (subject) VALUES (:subject)"), {"subject": subject})
+    count(session, f"address:{address}", most_of_address)
+    count(session, f"name:{login}", most_of_name)
     session.execute(text("SELECT set_config('tagmill.sign_in', :login, true)"), {"login": login})
     row = session.execute(
         text("SELECT id, account_id, password_hash FROM people WHERE name = :login OR email = :login"),
@@ -64,6 +57,18 @@ def claim(session: Session, login: str, address: str, *, most_of_name: int, most
     enter_account(session, row.account_id)
     person = people.get(session, row.account_id, row.id)
     return Claimed(person, row.password_hash if person.disabled_at is None else None)
+
+
+def count(session: Session, subject: str, most: int) -> None:
+    """One more attempt of this subject; TooManyAttempts beyond `most` in the window.
+
+    The lock makes attempts that come at once wait for each other, so that they cannot all be the first.
+    """
+    lock(session, "sign_in", subject)
+    lately = session.execute(_LATELY, {"subject": subject, "minutes": WINDOW_MINUTES}).scalar_one()
+    if lately >= most:
+        raise TooManyAttempts(f"Too many attempts; wait up to {WINDOW_MINUTES} minutes.")
+    session.execute(text("INSERT INTO sign_in_attempts (subject) VALUES (:subject)"), {"subject": subject})
 
 
 _LATELY: Final = text(

