@@ -7,6 +7,7 @@ of them (`db.evidence`).
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db import evidence
+from db import evidence, moderation_state
 from db.ids import uuid7
 
 HUMAN: Final = ("review", "appeal")
@@ -58,7 +59,8 @@ class Human:
 
 
 def append(session: Session, account_id: int, decisions: Sequence[Decision]) -> list[UUID]:
-    """Add decisions, in order, and their digest to the audit log; their ids, which rise with it."""
+    """Add decisions, in order, and their digest to the audit log; their ids, which rise with it. Of re-decisions the
+    results are changed before."""
     # Ids of one millisecond are not in order by themselves, and the newest decision is the one with the highest.
     ids = sorted(uuid7() for _ in decisions)
     for begin in range(0, len(ids), BATCH):
@@ -67,7 +69,20 @@ def append(session: Session, account_id: int, decisions: Sequence[Decision]) -> 
         parameters = {"account_id": account_id, "batch": ids[begin], "rows": json.dumps(rows), "human": list(HUMAN)}
         session.execute(_ADD, parameters)
         evidence.cover_decisions(session, account_id, ids[begin])
+    _tell_uploads(session, account_id, decisions)
     return ids
+
+
+def _tell_uploads(session: Session, account_id: int, decisions: Sequence[Decision]) -> None:
+    """A person's decision is one on every upload of the picture in that context; a re-decision on its own item, whose
+    result has it already."""
+    by_people = defaultdict(set)
+    for decision in decisions:
+        if decision.kind in HUMAN:
+            by_people[decision.context].add(decision.sha256)
+    for context, shas in sorted(by_people.items()):
+        moderation_state.refresh_pictures(session, account_id, context, sorted(shas))
+    moderation_state.refresh(session, account_id, {d.job_id for d in decisions if d.kind not in HUMAN})
 
 
 def _row(id_: UUID, decision: Decision) -> dict[str, Any]:
@@ -118,7 +133,7 @@ def decision_of(account_id: str, sha256: str, context: str) -> str:
     """
 
 
-_SILENT: Final = {"scores": None, "reasons": [], "policy": None, "model": None}
+_SILENT: Final[dict[str, Any]] = {"scores": None, "reasons": [], "policy": None, "model": None}
 # What the machine had said when a person decided is kept with it: it may be decided again later.
 _ADD = text(
     """

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db import outbox
+from db import moderation_state, outbox
 from db.progress import progress
 
 
@@ -48,6 +48,7 @@ def finish(session: Session, job_id: UUID) -> bool:
     if job.state == "cancelled":
         session.execute(_CANCEL_SOME, {"id": job_id, "after": -1, "limit": 2**31 - 1})
     session.execute(_SETTLE, {"id": job_id})
+    moderation_state.refresh(session, job.account_id, [job_id])  # an upload that was cancelled
     now = progress(session, job_id)
     event = "job.cancelled" if job.state == "cancelled" else "job.finished"
     payload = {"job": str(job_id), "round": job.round, "total": now.total, **asdict(now)["outcomes"]}

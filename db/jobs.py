@@ -10,9 +10,9 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db import audit, registry
+from db import audit, policy, policy_assignments, registry
 from db.bulk import copy_rows
-from db.chunks import TURN_NOW
+from db.chunks import TURN_NOW, URGENT_CHUNK
 from db.errors import Conflict, EmptyJob, NoOpenBucket, NotFound, TooManyItems
 from db.ids import uuid7
 from db.tables import Job
@@ -37,13 +37,15 @@ class NewItem:
 @dataclass(frozen=True)
 class JobSpec:
     """What is asked of a job's pictures; `context`: where they are to be shown ("avatar", "listing"), "" if nowhere
-    in particular."""
+    in particular; `policy`: the name of one, else that of the account and context. Not `listed`: an upload's."""
 
     analyses: tuple[str, ...] = ("tags", "moderation")
     lane: str = "bulk"
     name: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     context: str = ""
+    policy: str | None = None
+    listed: bool = True
 
 
 def submit(
@@ -57,15 +59,16 @@ def submit(
 ) -> Job:
     """Accept a job: nothing → `accepted`, its items by COPY as they come, its ingest chunks `ready`.
 
-    Pins the active models and policy. Memory: 16 bytes and a dict entry an item, to find repeated pictures.
-    Raises EmptyJob, TooManyItems (roll back then); errors of `items` pass through.
+    Pins the active models, and the policy's document. Memory: 16 bytes and a dict entry an item, to find repeated
+    pictures. Raises UnknownPolicy, EmptyJob, TooManyItems (roll back then); errors of `items` pass through.
     """
     bucket = session.scalar(text("SELECT max(id) FROM buckets WHERE closed_at IS NULL"))
     if bucket is None:
         raise NoOpenBucket("No bucket is open; run `tagmill migrate` and the maintenance role.")
     job_id = uuid7()
-    policy = registry.active_policy(session)
-    active = {task: registry.active(session, task) for task in spec.analyses}
+    document = policy_assignments.pinned(session, account_id, spec.context, spec.policy)
+    tasks = policy.validate(document).tasks(spec.analyses)
+    active = {task: registry.active(session, task) for task in tasks}
     session.execute(
         _INSERT_JOB,
         {
@@ -73,12 +76,13 @@ def submit(
             "account_id": account_id,
             "name": spec.name,
             "context": spec.context,
+            "listed": spec.listed,
             "lane": spec.lane,
             "analyses": list(spec.analyses),
             "options": json.dumps(spec.options),
             "bucket": bucket,
             "models": json.dumps({task: model and model.ref for task, model in active.items()}),
-            "policy": json.dumps(policy.document if policy else {"name": "none", "version": 0, "thresholds": {}}),
+            "policy": json.dumps(document),
         },
     )
     session.execute(_LONG_STATEMENT)
@@ -94,11 +98,16 @@ def submit(
         "id": job_id,
         "total": counter.total,
         "followers": counter.followers,
-        "size": min(chunk_size, max(MIN_CHUNK, -(-counter.total // 32))),
+        "size": min(chunk_size_of(spec.lane, chunk_size), max(MIN_CHUNK, -(-counter.total // 32))),
     }
     session.execute(_SET_TOTAL, parameters)
     session.execute(_INSERT_CHUNKS, parameters)
     return session.get_one(Job, job_id)
+
+
+def chunk_size_of(lane: str, chunk_size: int) -> int:
+    """Interactive chunks are small: what else is interactive may have to wait for one."""
+    return min(chunk_size, URGENT_CHUNK) if lane == "interactive" else chunk_size
 
 
 class _Counter:
@@ -137,8 +146,8 @@ def get(session: Session, account_id: int, job_id: UUID) -> Job:
 def page(
     session: Session, account_id: int, *, state: str | None = None, after: UUID | None = None, limit: int = 50
 ) -> list[Job]:
-    """The account's jobs, newest first, from the one before `after` on."""
-    query = select(Job).where(Job.account_id == account_id).order_by(Job.id.desc()).limit(limit)
+    """The account's jobs but those of uploads (`db.moderations`), newest first, from the one before `after` on."""
+    query = select(Job).where(Job.account_id == account_id, Job.listed).order_by(Job.id.desc()).limit(limit)
     if state is not None:
         query = query.where(Job.state == state)
     if after is not None:
@@ -166,9 +175,9 @@ def cancel(session: Session, account_id: int, job_id: UUID, *, actor: str = "api
 
 
 _INSERT_JOB = text(
-    "INSERT INTO jobs (id, account_id, name, lane, analyses, options, context, bucket, models, policy) VALUES"
-    " (:id, :account_id, :name, :lane, :analyses, CAST(:options AS jsonb), :context, :bucket, CAST(:models AS jsonb),"
-    " CAST(:policy AS jsonb))"
+    "INSERT INTO jobs (id, account_id, name, lane, analyses, options, context, listed, bucket, models, policy)"
+    " VALUES (:id, :account_id, :name, :lane, :analyses, CAST(:options AS jsonb), :context, :listed, :bucket,"
+    " CAST(:models AS jsonb), CAST(:policy AS jsonb))"
 )
 _SET_TOTAL = text("UPDATE jobs SET total = :total, followers = :followers WHERE id = :id")
 _INSERT_CHUNKS = text(

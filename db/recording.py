@@ -9,7 +9,16 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db import bank_changes, bank_matching, bank_redecisions, evidence, outbox, review_queue, review_sources
+from db import (
+    bank_changes,
+    bank_matching,
+    bank_redecisions,
+    evidence,
+    moderation_state,
+    outbox,
+    review_queue,
+    review_sources,
+)
 from db.bulk import record_rows
 from db.chunks import Chunk
 from db.errors import LeaseLost
@@ -91,6 +100,8 @@ def finish_ingest(
         _add_chunk(session, chunk, "ingest", sorted(part.seqs), part.delay_s, chunk.deferrals + part.counts)
     outbox.failures(session, chunk, [(o.seq, o.code or "") for o in failed])
     _close(session, chunk, len(done), Counter(o.code or "" for o in failed))
+    if failed and chunk.lane == "interactive":
+        moderation_state.refresh(session, chunk.account_id, [chunk.job_id])
 
 
 def finish_infer(session: Session, chunk: Chunk, outcomes: Sequence[InferOutcome], *, audit_share: float = 0.0) -> None:
@@ -114,6 +125,8 @@ def finish_infer(session: Session, chunk: Chunk, outcomes: Sequence[InferOutcome
     evidence.cover_verdicts(session, chunk.account_id, chunk.bucket, chunk.job_id, judged, chunk.id)
     review_queue.enqueue(session, chunk.account_id, _for_people(chunk, outcomes, audit_share))
     _close(session, chunk, len(outcomes) - failed.total(), failed)
+    if chunk.lane == "interactive":
+        moderation_state.refresh(session, chunk.account_id, [chunk.job_id])
 
 
 def _for_people(chunk: Chunk, outcomes: Sequence[InferOutcome], audit_share: float) -> list[Candidate]:

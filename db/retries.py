@@ -8,9 +8,10 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db import audit
+from db import audit, moderation_state
 from db.chunks import TURN_NOW
 from db.errors import Conflict, NotFound
+from db.jobs import chunk_size_of
 from db.tables import Job
 
 
@@ -47,14 +48,16 @@ def retry(
     infer = sorted(row.seq for row in put_back if row.ingested)
     session.execute(_FORGET_INGESTS, {**parameters, "seqs": sorted(again)})
     session.execute(_NEW_ROUND, {"id": job_id, "settled": json.dumps(_tally(session, job))})
+    size = chunk_size_of(job.lane, chunk_size)
     for stage, seqs in (("ingest", ingest), ("infer", infer)):
-        parts = [seqs[start : start + chunk_size] for start in range(0, len(seqs), chunk_size)]
+        parts = [seqs[start : start + size] for start in range(0, len(seqs), size)]
         chunks = [
             {"id": job_id, "stage": stage, "lo": part[0], "hi": part[-1] + 1, "seqs": part, "nth": nth}
             for nth, part in enumerate(parts)
         ]
         if chunks:
             session.execute(_ADD_CHUNK, chunks)
+    moderation_state.refresh(session, account_id, [job_id])
     audit.record(session, account_id, actor, "job.retry", str(job_id), items=len(put_back))
     session.refresh(job)
     return len(put_back)
