@@ -8,6 +8,7 @@ from flask import Flask, Response, g, request
 from prometheus_client import CollectorRegistry
 
 from api import (
+    deliveries,
     docs,
     drift,
     errors,
@@ -22,6 +23,7 @@ from api import (
     results,
     submit,
     training,
+    webhooks,
 )
 from api.console import parts
 from api.routing import House, Routes, attach
@@ -40,11 +42,12 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-# `submit`, `events` and `results` add to the routes of the resource they belong to.
+# `submit`, `events`, `results` and `deliveries` add to the routes of the resource they belong to.
 ROUTES: tuple[Routes, ...] = (
     *(jobs.routes, items.routes, labels.routes, products.routes, drift.routes, training.routes, health.routes),
+    webhooks.routes,
 )
-_ADDED = (submit, events, results)
+_ADDED = (submit, events, results, deliveries)
 
 
 def create_app(settings: ApiSettings | None = None) -> Flask:

@@ -77,6 +77,9 @@ ERRORS: Final[dict[str, tuple[int, str]]] = {
     "invalid_form": (422, "Some fields of the form are wrong"),
     "weak_password": (422, "The password is too weak"),
     "bad_person": (422, "A person cannot be called so"),
+    # webhooks
+    "too_many_webhooks": (422, "The account has as many webhooks as it may have"),
+    "webhooks_off": (503, "Webhooks are not set up"),
     # ours
     "too_many_streams": (503, "Too many event streams and exports"),
     "too_many_streams_of_account": (429, "Too many event streams and exports of this account"),

@@ -57,3 +57,26 @@ def seq_of(cursor: str, job_id: UUID) -> int:
     if raw[:16] != job_id.bytes or seq > 2**31 - 1:
         raise Problem("invalid_cursor", "The cursor belongs to another job.")
     return seq
+
+
+def after_webhook(webhook_id: UUID) -> str:
+    """The cursor behind this endpoint in a list of webhooks."""
+    return _encode(b"w", webhook_id.bytes)
+
+
+def webhook_of(cursor: str) -> UUID:
+    """The endpoint that `after_webhook` was given; Problem `invalid_cursor`."""
+    return UUID(bytes=_decode(b"w", 16, cursor))
+
+
+def after_delivery(webhook_id: UUID, event_id: UUID) -> str:
+    """The cursor behind the delivery of an event to this endpoint."""
+    return _encode(b"d", webhook_id.bytes + event_id.bytes)
+
+
+def delivery_of(cursor: str, webhook_id: UUID) -> UUID:
+    """The event that `after_delivery` was given, for the same endpoint; Problem `invalid_cursor`."""
+    raw = _decode(b"d", 32, cursor)
+    if raw[:16] != webhook_id.bytes:
+        raise Problem("invalid_cursor", "The cursor belongs to another webhook.")
+    return UUID(bytes=raw[16:])

@@ -18,6 +18,7 @@ from db.tables import Account, ApiKey
 
 SCOPES: Final = (
     *("jobs:write", "jobs:read", "labels:write", "catalog:read", "system:read", "models:read", "models:write"),
+    *("webhooks:read", "webhooks:write"),
 )
 # What a key has unless more is asked for: system:read opens numbers of all accounts, and models are the installation's.
 CLIENT_SCOPES: Final = ("jobs:write", "jobs:read", "labels:write", "catalog:read")

@@ -22,6 +22,8 @@ from api.docs import routes as description_routes  # noqa: E402
 from api.errors import ERRORS, FAULTS  # noqa: E402
 from api.settings import ApiSettings  # noqa: E402
 from db.codes import CODES  # noqa: E402
+from db.delivery_codes import DELIVERY_CODES  # noqa: E402
+from db.outbox import EVENTS  # noqa: E402
 from db.settings import StorageSettings  # noqa: E402
 from worker.settings import WorkerSettings  # noqa: E402
 
@@ -65,6 +67,16 @@ def faults_table() -> str:
     return _table(("Code", "Meaning"), [(f"`{code}`", meaning) for code, meaning in FAULTS.items()])
 
 
+def deliveries_table() -> str:
+    """The codes of tries of webhooks."""
+    return _table(("Code", "Meaning"), [(f"`{code}`", meaning) for code, meaning in DELIVERY_CODES.items()])
+
+
+def events_table() -> str:
+    """What webhooks tell."""
+    return _table(("Event", "When"), [(f"`{event}`", meaning) for event, meaning in EVENTS.items()])
+
+
 def routes_table() -> str:
     """Every operation of the API with the scope it needs."""
     rows = []
@@ -88,6 +100,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "item-codes": codes_table,
     "problem-codes": problems_table,
     "fault-codes": faults_table,
+    "delivery-codes": deliveries_table,
+    "events": events_table,
     "routes": routes_table,
 }
 

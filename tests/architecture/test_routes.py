@@ -18,7 +18,14 @@ from tests.conftest import TestAccount
 
 PUBLIC = {"/healthz", "/readyz", "/openapi.json", "/docs", "/docs.css"}
 _ID = "01890000-0000-7000-8000-000000000000"
-SAMPLE = {"uuid:job_id": _ID, "uuid:run_id": _ID, "item_id": "x-1", "path:product_id": "x"}
+SAMPLE = {
+    "uuid:webhook_id": _ID,
+    "uuid:event_id": _ID,
+    "uuid:job_id": _ID,
+    "uuid:run_id": _ID,
+    "item_id": "x-1",
+    "path:product_id": "x",
+}
 
 
 @pytest.fixture
