@@ -8,7 +8,8 @@ locked for a batch and `position` goes with it: two callers take turns, and one 
     staged     → dropping     → dropped       `drop`
 
 A result that is gone, or that is no longer of the same bytes, is left alone. A rollback restores what this very
-rerun published and nothing that another one has published since.
+rerun published and nothing that another one has published since. What either does to a verdict is a row in `decisions`
+too, so that every verdict's history is there and can be verified; what a person decided stays over it.
 """
 
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db import audit, jobs, registry, reruns
+from db import audit, evidence, jobs, registry, reruns
 from db.errors import Conflict, NotFound
+from db.ids import UUID7, uuid7
 from db.tables import Job, Rerun
 
 
@@ -42,7 +44,7 @@ def publish(session: Session, account_id: int, rerun_id: UUID, *, limit: int = 5
     model = registry.active(session, rerun.task)
     if model is None or model.ref != rerun.model:
         raise Conflict(f"{rerun.model} is not the active model for {rerun.task}: activate it before publishing.")
-    return _move(session, rerun, job, _PUBLISH[rerun.task], limit, "published", "published")
+    return _move(session, rerun, job, _PUBLISH[rerun.task], limit, actor, "published", "published")
 
 
 def roll_back(session: Session, account_id: int, rerun_id: UUID, *, limit: int = 500, actor: str = "cli") -> Moved:
@@ -50,7 +52,7 @@ def roll_back(session: Session, account_id: int, rerun_id: UUID, *, limit: int =
     states = ("published", "publishing", "rolling_back")
     rerun = _begin(session, account_id, rerun_id, states, "rolling_back", actor, "rerun.rollback")
     job = session.get_one(Job, rerun.job_id)
-    return _move(session, rerun, job, _ROLL_BACK[rerun.task], limit, "rolled_back", "restored")
+    return _move(session, rerun, job, _ROLL_BACK[rerun.task], limit, actor, "rolled_back", "restored")
 
 
 def drop(session: Session, account_id: int, rerun_id: UUID, *, limit: int = 5000, actor: str = "cli") -> Moved:
@@ -60,7 +62,7 @@ def drop(session: Session, account_id: int, rerun_id: UUID, *, limit: int = 5000
     job = session.get_one(Job, rerun.job_id)
     if job.state in ("accepted", "running"):
         jobs.cancel(session, account_id, job.id, actor=actor)
-    return _move(session, rerun, job, _DROP, limit, "dropped", None)
+    return _move(session, rerun, job, _DROP, limit, actor, "dropped", None)
 
 
 def _begin(
@@ -78,7 +80,10 @@ def _begin(
     return rerun
 
 
-def _move(session: Session, rerun: Rerun, job: Job, statement: Any, limit: int, end: str, counter: str | None) -> Moved:
+def _move(
+    session: Session, rerun: Rerun, job: Job, statement: Any, limit: int, actor: str, end: str, counter: str | None
+) -> Moved:
+    batch = uuid7()
     parameters = {
         "rerun": rerun.id,
         "rerun_text": str(rerun.id),
@@ -88,8 +93,11 @@ def _move(session: Session, rerun: Rerun, job: Job, statement: Any, limit: int, 
         "bucket": job.bucket,
         "after": rerun.position,
         "limit": limit,
+        "batch": batch,
+        "actor": actor,
     }
     last, changed = session.execute(statement, parameters).one()
+    evidence.cover_decisions(session, rerun.account_id, batch)
     if counter is not None:
         setattr(rerun, counter, getattr(rerun, counter) + changed)
     if last is not None:
@@ -106,12 +114,24 @@ _PART = """
       SELECT seq, bucket, job_id, source_seq, before FROM rerun_items
       WHERE rerun_id = :rerun AND seq > :after ORDER BY seq LIMIT :limit)
 """
+# What became of a verdict, for its history; `now` has it from `value` to `becomes`.
+_TOLD = f"""
+    , told AS (
+      INSERT INTO decisions (id, account_id, sha256, context, job_id, seq, kind, verdict, code, text, actor, policy,
+        rule, before, after, batch)
+      SELECT {UUID7}, j.account_id, now.sha256, j.context, now.job_id, now.seq, 'rerun', now.becomes ->> 'verdict',
+        now.becomes -> 'reasons' -> 0 ->> 'code', now.becomes -> 'reasons' -> 0 ->> 'text', :actor,
+        now.becomes ->> 'policy', now.becomes ->> 'rule', now.value, now.becomes, :batch
+      FROM now JOIN jobs j ON j.id = now.job_id
+      WHERE now.value IS NOT NULL AND now.becomes ->> 'verdict' IN ('approve', 'review', 'reject'))
+"""
 # `now` locks the published rows in one order for all callers, and holds what they were before the update.
 _PUBLISH = {
     column: text(
         f"""
         {_PART}, now AS (
-          SELECT p.seq AS n, r.bucket, r.job_id, r.seq, s.{column} AS staged, r.{column} AS value, r.published
+          SELECT p.seq AS n, r.bucket, r.job_id, r.seq, r.sha256, s.{column} AS becomes, r.{column} AS value,
+            r.published
           FROM part p
           JOIN results s ON s.bucket = :bucket AND s.job_id = :job AND s.seq = p.seq AND s.outcome = 'done'
           JOIN results r ON r.bucket = p.bucket AND r.job_id = p.job_id AND r.seq = p.source_seq
@@ -122,32 +142,37 @@ _PUBLISH = {
           SET before = jsonb_build_object('value', now.value, 'published', now.published -> :task)
           FROM now WHERE k.rerun_id = :rerun AND k.seq = now.n
         ), written AS (
-          UPDATE results r SET {column} = now.staged, published = coalesce(now.published, '{{}}') ||
+          UPDATE results r SET {column} = now.becomes, published = coalesce(now.published, '{{}}') ||
             jsonb_build_object(CAST(:task AS text), jsonb_build_object(
               'model', CAST(:model AS text), 'rerun', CAST(:rerun_text AS text)))
           FROM now WHERE r.bucket = now.bucket AND r.job_id = now.job_id AND r.seq = now.seq RETURNING 1
-        )
+        ) {told}
         SELECT (SELECT max(seq) FROM part), (SELECT count(*) FROM written)
         """
     )
-    for column in ("tags", "moderation")
+    for column, told in (("tags", ""), ("moderation", _TOLD))
 }
 _ROLL_BACK = {
     column: text(
         f"""
-        {_PART}, written AS (
-          UPDATE results r SET {column} = nullif(p.before -> 'value', 'null'),
-            published = nullif(CASE WHEN coalesce(p.before -> 'published', 'null') = 'null'
-              THEN r.published - CAST(:task AS text)
-              ELSE jsonb_set(r.published, ARRAY[CAST(:task AS text)], p.before -> 'published') END, '{{}}')
+        {_PART}, now AS (
+          SELECT r.bucket, r.job_id, r.seq, r.sha256, nullif(p.before -> 'value', 'null') AS becomes,
+            r.{column} AS value, p.before
           FROM part p
-          WHERE p.before IS NOT NULL AND r.bucket = p.bucket AND r.job_id = p.job_id AND r.seq = p.source_seq
-            AND r.published -> :task ->> 'rerun' = :rerun_text RETURNING 1
-        )
+          JOIN results r ON r.bucket = p.bucket AND r.job_id = p.job_id AND r.seq = p.source_seq
+          WHERE p.before IS NOT NULL AND r.published -> :task ->> 'rerun' = :rerun_text
+          ORDER BY p.seq FOR UPDATE OF r
+        ), written AS (
+          UPDATE results r SET {column} = now.becomes,
+            published = nullif(CASE WHEN coalesce(now.before -> 'published', 'null') = 'null'
+              THEN r.published - CAST(:task AS text)
+              ELSE jsonb_set(r.published, ARRAY[CAST(:task AS text)], now.before -> 'published') END, '{{}}')
+          FROM now WHERE r.bucket = now.bucket AND r.job_id = now.job_id AND r.seq = now.seq RETURNING 1
+        ) {told}
         SELECT (SELECT max(seq) FROM part), (SELECT count(*) FROM written)
         """
     )
-    for column in ("tags", "moderation")
+    for column, told in (("tags", ""), ("moderation", _TOLD))
 }
 _DROP = text(
     f"""
