@@ -4,7 +4,7 @@
      "then": "reject", "code": "nudity", "text": "…"}], "otherwise": "approve"}
 
 The short form names thresholds by class and stands for rules (`_short`): `{"name", "version", "thresholds": {"Porn":
-{"review": 0.3, "reject": 0.85}}}`. Conditions are read in `db.policy_when`.
+{"review": 0.3, "reject": 0.85}}}`, and what is not about rules. Conditions are read in `db.policy_when`.
 """
 
 import re
@@ -30,18 +30,7 @@ OWN_CODES: Final = (
     "no_rule_matched",
 )
 """The reasons that the engine gives by itself; no rule may give one of them."""
-FIELDS: Final = (
-    "name",
-    "version",
-    "description",
-    "mode",
-    "rules",
-    "otherwise",
-    "on_missing",
-    "on_late",
-    "late_after_s",
-    "audit_share",
-)
+COMMON: Final = ("name", "version", "description", "on_missing", "on_late", "late_after_s", "audit_share")
 _RULE_FIELDS: Final = ("id", "when", "then", "code", "text")
 _PLAIN: Final = re.compile(r"[^\x00-\x08\x0b-\x1f\x7f]*")
 _HIT_BLOCK, _HIT_ALLOW = BankHit(kind="block"), BankHit(kind="allow")
@@ -60,26 +49,18 @@ def policy(document: Mapping[str, Any]) -> Policy:
 
 def _policy(document: Mapping[str, Any], faults: Faults) -> Policy | None:
     short = "thresholds" in document
-    faults.unknown(document, ("name", "version", "thresholds") if short else FIELDS, ())
+    faults.unknown(document, ("thresholds", *COMMON) if short else ("mode", "rules", "otherwise", *COMMON), ())
     version = document.get("version", 0)
     if not isinstance(version, int) or isinstance(version, bool) or not 0 <= version < 2**31:
         faults.add(("version",), "must be an integer from 0")
-    name = document.get("name")
-    if short and (not isinstance(name, str) or not name):
-        faults.add(("name",), "must be a non-empty string")
-    if short:
-        rules = _short(document["thresholds"], faults)
-        return None if faults.found else Policy(str(name), version, tuple(rules))
-    _matches(name, NAME, ("name",), "a name of a-z, 0-9, _ . - (64 at most)", faults)
-    rules = _rules(document.get("rules"), faults)
-    on_late = document.get("on_late")
-    late_after = document.get("late_after_s")
+    _matches(document.get("name"), NAME, ("name",), "a name of a-z, 0-9, _ . - (64 at most)", faults)
+    on_late, late_after = document.get("on_late"), document.get("late_after_s")
     if (on_late is None) != (late_after is None):
         faults.add(("on_late",) if on_late is None else ("late_after_s",), "on_late and late_after_s go together")
     made = Policy(
-        name=str(name),
+        name=str(document.get("name")),
         version=version,
-        rules=tuple(rules),
+        rules=tuple(_short(document["thresholds"], faults) if short else _rules(document.get("rules"), faults)),
         mode=_choice(document, "mode", MODES, "most_severe", faults),
         otherwise=_choice(document, "otherwise", VERDICTS, "approve", faults),
         on_missing=_choice(document, "on_missing", FALLBACKS, "review", faults),

@@ -87,3 +87,8 @@ class Policy:
     def reads_tags(self) -> bool:
         """Whether a rule needs the tagger."""
         return any(isinstance(leaf, Tag | CategoryMismatch) for rule in self.rules for leaf in leaves(rule.when))
+
+    def tasks(self, analyses: Sequence[str]) -> list[str]:
+        """The analyses whose models are needed for these: with moderation, the tags that rules read."""
+        needs_tags = self.reads_tags and "moderation" in analyses and "tags" not in analyses
+        return [*analyses, "tags"] if needs_tags else list(analyses)

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from db import audit, evaluations, locks, outbox, promotion
 from db.errors import Conflict, NotFound, PromotionRefused
 from db.promotion import MARGINS, Gate, Margins, Shortfall
-from db.tables import Dataset, Evaluation, ModelVersion, PolicyVersion
+from db.tables import Dataset, Evaluation, ModelVersion
 
 
 def install_model(session: Session, card: dict[str, Any], sha256: str) -> ModelVersion:
@@ -167,11 +167,6 @@ def lineage(session: Session, model: ModelVersion) -> list[str]:
 def list_models(session: Session) -> list[ModelVersion]:
     """All registered versions, oldest first."""
     return list(session.scalars(select(ModelVersion).order_by(ModelVersion.id)))
-
-
-def active_policy(session: Session) -> PolicyVersion | None:
-    """The policy that new jobs are decided by."""
-    return session.scalar(select(PolicyVersion).where(PolicyVersion.active))
 
 
 def _retire(session: Session, model: ModelVersion | None) -> None:

@@ -17,7 +17,7 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db import audit, registry
+from db import audit, registry, rerun_policies
 from db.errors import BadSelection, Conflict, EmptyRerun, NoOpenBucket, NotFound
 from db.ids import uuid7
 from db.tables import Job, Rerun
@@ -107,7 +107,8 @@ def start(
 ) -> Rerun:
     """Stage a rerun: its row, its job (`accepted`, lane bulk) with items and ready infer chunks, in one transaction.
 
-    The job pins this model and the active policy. Raises NotFound, BadSelection, EmptyRerun.
+    The job pins this model, and the policies that decide now where the results are of. Raises NotFound, BadSelection,
+    EmptyRerun.
     """
     parameters, task = _parameters(session, account_id, model_ref, selection)
     _slow(session)
@@ -115,16 +116,11 @@ def start(
     if bucket is None:
         raise NoOpenBucket("No bucket is open; run `tagmill migrate` and the maintenance role.")
     rerun_id, job_id = uuid7(), uuid7()
-    policy = registry.active_policy(session)
-    document = policy.document if policy else {"name": "none", "version": 0, "thresholds": {}}
     parameters |= {
         "rerun": rerun_id,
         "new_job": job_id,
         "bucket": bucket,
         "name": f"rerun of {task} with {model_ref}"[:200],
-        "options": json.dumps({"rerun": str(rerun_id)}),
-        "models": json.dumps({task: model_ref}),
-        "policy": json.dumps(document),
         "selection": json.dumps(selection.document()),
         "size": chunk_size,
     }
@@ -133,7 +129,14 @@ def start(
     total = int(session.execute(text("SELECT count(*) FROM chosen")).scalar_one())
     if total == 0:
         raise EmptyRerun("No published result matches: there is nothing to analyse again.")
-    parameters["total"] = total
+    pins = rerun_policies.pins(session, account_id, task, model_ref)
+    parameters |= {
+        "total": total,
+        "context": pins.context,
+        "options": json.dumps({"rerun": str(rerun_id)} | ({"policies": pins.others} if pins.others else {})),
+        "models": json.dumps(pins.models),
+        "policy": json.dumps(pins.document),
+    }
     for statement in (_ADD_JOB, _ADD_RERUN, _ADD_RERUN_ITEMS, _ADD_ITEMS, _ADD_INGESTS, _ADD_CHUNKS):
         session.execute(statement, parameters)
     session.execute(text("DROP TABLE chosen"))
@@ -253,9 +256,9 @@ _CHOOSE = text(
 # `settled` says that everything is ingested: progress and retry then count as in a later round of any job.
 _ADD_JOB = text(
     """
-    INSERT INTO jobs (id, account_id, name, lane, analyses, options, bucket, total, models, policy, settled)
-    VALUES (:new_job, :account_id, :name, 'bulk', ARRAY[CAST(:task AS text)], CAST(:options AS jsonb), :bucket, :total,
-      CAST(:models AS jsonb), CAST(:policy AS jsonb), jsonb_build_object('ingested', CAST(:total AS integer)))
+    INSERT INTO jobs (id, account_id, name, lane, analyses, options, context, bucket, total, models, policy, settled)
+    VALUES (:new_job, :account_id, :name, 'bulk', ARRAY[CAST(:task AS text)], CAST(:options AS jsonb), :context, :bucket,
+      :total, CAST(:models AS jsonb), CAST(:policy AS jsonb), jsonb_build_object('ingested', CAST(:total AS integer)))
     """
 )
 _ADD_RERUN = text(

@@ -73,18 +73,6 @@ class ModelVersion(Base):
         return f"{self.name}@{self.version}"
 
 
-class PolicyVersion(Base):
-    """A version of a policy document; at most one is active."""
-
-    __tablename__ = "policies"
-    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
-    name: Mapped[str]
-    version: Mapped[int]
-    document: Mapped[dict[str, Any]]
-    active: Mapped[bool]
-    created_at: Mapped[datetime]
-
-
 class Bucket(Base):
     """A set of partitions of the big tables; new jobs go into the one open bucket."""
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from db import banks, chunks, images, policy, recording
+from db import banks, chunks, images, policy, recording, rerun_policies
 from db.blobs import LocalBlobs
 from db.chunks import ChunkImage
 from db.errors import BlobError, LeaseLost, Unavailable
@@ -23,7 +23,7 @@ from ml.predictor import Predictor
 from worker import failpoints
 from worker.heartbeat import Counters, Stopwatch
 from worker.infer_stream import Stream
-from worker.infer_work import Work, tasks
+from worker.infer_work import Work
 from worker.leases import LeaseKeeper, Leases
 from worker.log import get
 from worker.overtaking import Overtaking
@@ -110,7 +110,9 @@ class Inference:
                 chunk = claimed[0]
                 members = chunks.images_of(session, chunk)
                 rules = policy.validate(chunk.policy)
-                models = {task: ref for task in tasks(chunk, rules) if (ref := chunk.models.get(task))}
+                others = {each: policy.validate(found) for each, found in chunk.options.get("policies", {}).items()}
+                contexts = rerun_policies.contexts(session, chunk)
+                models = {task: ref for task, ref in chunk.models.items() if ref}
                 shas = [image.sha256 for image in members]
                 scored: dict[bytes, dict[str, dict[str, object]]] = {}
                 for ref in models.values():
@@ -122,7 +124,7 @@ class Inference:
             return None
         self.leases.add(chunk)
         failpoints.hit("infer_after_claim")
-        return Work(chunk, members, rules, models, scored, hits)
+        return Work(chunk, members, rules, models, scored, hits, contexts, others)
 
     def predictor(self, models: Mapping[str, str]) -> Predictor:
         """The predictor of these models, loaded at the first use. Raises ModelUnavailable."""

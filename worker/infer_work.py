@@ -13,19 +13,14 @@ from worker import verdicts
 Analyses = Mapping[str, dict[str, Any]]  # model ref → stored form of its scores
 
 
-def tasks(chunk: Chunk, policy: Policy) -> list[str]:
-    """The analyses whose models a chunk's job needs: those asked for, and the tags that its policy reads."""
-    reads_tags = policy.reads_tags and "moderation" in chunk.analyses and "tags" not in chunk.analyses
-    return [*chunk.analyses, "tags"] if reads_tags else list(chunk.analyses)
-
-
 @dataclass
 class Work:
     """A chunk between its claim and its end.
 
     `pinned` maps each task needed to the model its job pinned, `models` those of them that are to be asked; `scored`
     holds what is known of each picture by model, from earlier jobs at first; `fresh` what was scored here and is to be
-    stored; `hits` what hash banks know of the pictures. A picture whose verdict no score can change does not wait for
+    stored; `hits` what hash banks know of the pictures. A rerun's items may be of several contexts: `contexts` by item,
+    `policies` by context, where they are not the chunk's. A picture whose verdict no score can change does not wait for
     the moderation model, and neither does a chunk that waited longer than its policy allows.
     """
 
@@ -35,6 +30,8 @@ class Work:
     pinned: dict[str, str]
     scored: dict[bytes, dict[str, dict[str, Any]]]
     hits: Mapping[bytes, Sequence[Hit]] = field(default_factory=dict)
+    contexts: Mapping[int, str] = field(default_factory=dict)
+    policies: Mapping[str, Policy] = field(default_factory=dict)
     models: dict[str, str] = field(init=False)
     fresh: dict[str, dict[bytes, dict[str, Any]]] = field(default_factory=dict)
     failures: dict[bytes, tuple[str, str]] = field(default_factory=dict)
@@ -101,7 +98,7 @@ class Work:
         if "moderation" in self.chunk.analyses:
             evidence = self._evidence(image)
             model = None if evidence.scores is None else self.pinned["moderation"]
-            moderation = verdicts.moderation(self.policy, evidence, model)
+            moderation = verdicts.moderation(self._policy_of(evidence), evidence, model)
         return InferOutcome(seq, sha256=sha256, tags=tags, moderation=moderation)
 
     def _missing(self, image: ChunkImage) -> bool:
@@ -109,7 +106,11 @@ class Work:
         scored = self.scored.get(image.sha256, {})
         missing = {task for task, ref in self.models.items() if ref not in scored}
         asked_tags = "tags" in missing and "tags" in self.chunk.analyses
-        return asked_tags or (bool(missing) and settled_by(self.policy, self._evidence(image)) is None)
+        evidence = self._evidence(image)
+        return asked_tags or (bool(missing) and settled_by(self._policy_of(evidence), evidence) is None)
+
+    def _policy_of(self, evidence: Evidence) -> Policy:
+        return self.policies.get(evidence.context, self.policy)
 
     def _evidence(self, image: ChunkImage) -> Evidence:
         scored = self.scored.get(image.sha256, {})
@@ -119,7 +120,7 @@ class Work:
             tags=None if tags is None else tags["tags"],
             facts=image.facts,
             hits=self.hits.get(image.sha256, ()),
-            context=self.chunk.context,
+            context=self.contexts.get(image.seq, self.chunk.context),
             account=self.chunk.account,
             category=image.category,
             late=self.late,

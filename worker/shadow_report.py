@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from db import policy, registry, shadow, shadow_sample
+from db import policy, policy_assignments, registry, shadow, shadow_sample
 from db.errors import NotFound
 from db.ids import item_id
 from db.learning_tables import ShadowRun
@@ -31,7 +31,7 @@ def document(database: Database, ref: str, *, top_k: int, min_score: float) -> d
         if run is None:
             raise NotFound(f"{ref} has had no shadow run. Start one: tagmill shadow start {ref}")
         cards = [from_dict(registry.by_ref(session, each).card) for each in (run.against, run.model)]
-        found = registry.active_policy(session)
+        found = policy_assignments.deciding(session, None)
         rules = policy.validate(found.document if found else policy.NO_POLICY)
     rows, pair, failed = _read(database, run, *cards)
     return {
