@@ -113,7 +113,7 @@ def _check_verdicts(session: Session, account_id: int, job_id: UUID, detail: Map
         changes[row.seq].append((row.before, row.after))
     lines = []
     for seq in seqs:
-        first = _first(stored[seq].moderation, changes[seq])
+        first = first_of(stored[seq].moderation, changes[seq])
         if first is None:
             return Flaw("edited", f"the verdict of item {item_id(job_id, seq)} is not what its last decision left")
         lines.append(f'[{seq}, "{stored[seq].sha256}", {first}]')
@@ -122,7 +122,7 @@ def _check_verdicts(session: Session, account_id: int, job_id: UUID, detail: Map
     return None
 
 
-def _first(now: str, changes: list[tuple[str, str]]) -> str | None:
+def first_of(now: str, changes: list[tuple[str, str]]) -> str | None:
     """What the verdict was before all changes; None when they do not lead to what it is now. Not by their order alone:
     the clocks of two machines, which order decisions, may differ."""
     while changes:
