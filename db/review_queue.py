@@ -155,7 +155,7 @@ _ENQUEUE = text(
     WITH wanted AS (
       SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(id uuid, sha256 text, context text, level text,
         reason text, policy text, category text, risk real, exposure int, job_id uuid, seq int, items int,
-        also text[], not_for text[], audit_verdict text, audit_share real))
+        also text[], not_for text[], audit_verdict text, audit_share float8))
     INSERT INTO review_tasks AS t (id, account_id, sha256, context, level, reason, policy, category, risk, exposure,
       rank, job_id, seq, items, also, pdq, not_for, audit_verdict, audit_share)
     SELECT w.id, :account_id, decode(w.sha256, 'hex'), w.context, w.level, w.reason, w.policy,

@@ -42,6 +42,13 @@ def risk(reasons: Iterable[Mapping[str, Any]]) -> float:
     return max(known, default=UNKNOWN_RISK)
 
 
+def main_class(moderation: Mapping[str, Any]) -> str:
+    """What the machine takes the picture for: the class of its highest score, "none" without scores."""
+    scores = moderation.get("scores") or {}
+    known = {name: score for name, score in scores.items() if isinstance(score, int | float) and score == score}
+    return max(known, key=lambda name: (known[name], name), default="none")
+
+
 def drawn(account_id: int, sha256: bytes, context: str) -> float:
     """A number in 0…1 that is the same for a picture in a context wherever it comes up: a picture is drawn once or
     never, so that the ones seen often are not drawn more often."""

@@ -46,7 +46,7 @@ class ReviewTask(Base):
     lease_until: Mapped[datetime | None]
     parent: Mapped[UUID | None]
     audit_verdict: Mapped[str | None]
-    audit_share: Mapped[float | None] = mapped_column(REAL)
+    audit_share: Mapped[float | None] = mapped_column(Double)
     expected: Mapped[str | None]
     verdict: Mapped[str | None]
     decided_by: Mapped[str | None]

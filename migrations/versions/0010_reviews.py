@@ -39,7 +39,7 @@ CREATE TABLE review_tasks (
   lease_until timestamptz,
   parent uuid,
   audit_verdict text CHECK (audit_verdict IN ('approve', 'reject')),
-  audit_share real CHECK (audit_share > 0 AND audit_share <= 1),
+  audit_share double precision CHECK (audit_share > 0 AND audit_share <= 1),
   expected text CHECK (expected IN ('approve', 'reject')),
   verdict text CHECK (verdict IN ('approve', 'reject')),
   decided_by text,

@@ -143,7 +143,9 @@ def test_the_audit_share_of_the_policy_outranks_the_setting(
     db: Database, owner_db: Database, account: TestAccount
 ) -> None:
     with owner_db.transaction() as session:
-        session.execute(text("UPDATE policies SET document = document || '{\"audit_share\": 1}' WHERE active"))
+        session.execute(
+            text("UPDATE policies SET document = document || '{\"audit_share\": 1}' WHERE state = 'active'")
+        )
     work_off(db, account, {"a": verdict("approve"), "b": verdict("review")}, audit_share=0.0)
     assert sorted(task["reason"] for task in tasks(owner_db)) == ["audit", "porn_review"]
 
