@@ -92,8 +92,8 @@ class Tally:
         kept = sorted(self._samples.get((before, after), ()), reverse=True)
         places = (place.split() for _, place in kept)
         return {
-            "from": before,
-            "to": after,
+            "before": before,
+            "after": after,
             "count": self._pairs[before, after],
             "rules": [{"rule": now or None, "was": was or None, "count": count} for (now, was), count in _most(rules)],
             "samples": [item_id(UUID(job), int(seq)) for job, seq in places],

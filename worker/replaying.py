@@ -93,12 +93,12 @@ class Replayer:
 
     def _beat(self, run: Replay) -> Beat:
         def beat(analyses: int, changed: int, reached: datetime | None) -> None:
-            if self.stop.is_set():
-                raise Stopped
             at = reached if run.kind == "redecide" else None
             with self.database.transaction() as session:
                 replays.move(session, run, analyses, changed, at, self.lease_s)
             failpoints.hit("replay_moved")
+            if self.stop.is_set():
+                raise Stopped
 
         return beat
 

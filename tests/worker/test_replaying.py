@@ -66,7 +66,7 @@ def test_a_replay_is_what_the_engine_says_of_each_result(db: Database, owner_db:
     assert expected, "a replay without a flip shows nothing"
     found = replay(db, stricter, WINDOW)
     flips = {
-        sample: (flip["from"], flip["to"])
+        sample: (flip["before"], flip["after"])
         for flip in found["flips"]
         for sample in flip["samples"]  # type: ignore[attr-defined]
     }
@@ -106,7 +106,7 @@ def test_people_are_asked_what_became_doubtful_and_no_longer_what_is_clear(
     assert asked() == review, "the line opened a task for each"
     replay(db, policy.validate({"name": "default", "version": 3, "rules": []}), WINDOW, write="cli")
     assert asked() == set()
-    doubtful = {"id": "all", "when": {"class": "Neutral", "at_least": 0.0}, "then": "review", "code": "look"}
+    doubtful = {"id": "all", "when": {"score": "Neutral", "at_least": 0.0}, "then": "review", "code": "look"}
     replay(db, policy.validate({"name": "default", "version": 4, "rules": [doubtful]}), WINDOW, write="cli")
     assert asked() == set(range(16))
 
