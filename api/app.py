@@ -18,6 +18,7 @@ from api import (
     jobs,
     labels,
     metrics,
+    moderations,
     openapi,
     products,
     results,
@@ -45,7 +46,7 @@ HEADERS = {
 # `submit`, `events`, `results` and `deliveries` add to the routes of the resource they belong to.
 ROUTES: tuple[Routes, ...] = (
     *(jobs.routes, items.routes, labels.routes, products.routes, drift.routes, training.routes, health.routes),
-    webhooks.routes,
+    *(moderations.routes, webhooks.routes),
 )
 _ADDED = (submit, events, results, deliveries)
 
@@ -68,6 +69,7 @@ def create_app(settings: ApiSettings | None = None) -> Flask:
         ),
         blobs=LocalBlobs(settings.blob_root),
         seats=Seats(settings.max_streams, settings.max_streams_per_account),
+        waits=Seats(settings.max_waits, settings.max_waits_per_account),
         registry=registry,
     )
     app.extensions["tagmill"] = house

@@ -49,6 +49,8 @@ ERRORS: Final[dict[str, tuple[int, str]]] = {
     "invalid_body": (422, "The body breaks the schema"),
     "invalid_items": (422, "Some items are wrong"),
     "empty_job": (422, "A job needs at least one item"),
+    "unknown_policy": (422, "There is no such policy"),
+    "no_picture": (422, "The request holds no picture"),
     "invalid_labels": (422, "Some labels are wrong"),
     "too_many_items": (422, "Too many items"),
     "too_many_files": (413, "Too many files"),

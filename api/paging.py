@@ -45,6 +45,16 @@ def run_of(cursor: str) -> UUID:
     return UUID(bytes=_decode(b"t", 16, cursor))
 
 
+def after_moderation(moderation_id: UUID) -> str:
+    """The cursor behind this upload in a list of moderations."""
+    return _encode(b"m", moderation_id.bytes)
+
+
+def moderation_of(cursor: str) -> UUID:
+    """The upload that `after_moderation` was given; Problem `invalid_cursor`."""
+    return UUID(bytes=_decode(b"m", 16, cursor))
+
+
 def after_item(job_id: UUID, seq: int) -> str:
     """The cursor behind item `seq` of this job."""
     return _encode(b"i", job_id.bytes + seq.to_bytes(4, "big"))

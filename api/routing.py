@@ -36,6 +36,7 @@ class House:
     database: Database
     blobs: LocalBlobs
     seats: Seats
+    waits: Seats
     registry: CollectorRegistry
     description: dict[str, Any] = field(default_factory=dict)
 

@@ -29,6 +29,14 @@ class Seats:
             self._taken[account_id] += 1
         return Seat(self, account_id)
 
+    def offer(self, account_id: int) -> "Seat | None":
+        """A seat if there is one: for who can do without."""
+        with self._lock:
+            if self._taken[account_id] >= self._most_per_account or self._taken.total() >= self._most:
+                return None
+            self._taken[account_id] += 1
+        return Seat(self, account_id)
+
     def give_back(self, account_id: int) -> None:
         """One less."""
         with self._lock:

@@ -82,6 +82,17 @@ class ApiSettings(StorageSettings):
         le=10,
         description="Proxies in front whose X-Forwarded-For is believed, to count sign-ins by address.",
     )
+    max_wait_s: float = Field(
+        default=30.0, ge=0, description="Seconds that `Prefer: wait` may hold an answer for at most; 0: never."
+    )
+    max_waits: int = Field(
+        default=6,
+        ge=0,
+        description="Answers an API process holds back for `Prefer: wait` at once; each holds a thread.",
+    )
+    max_waits_per_account: int = Field(
+        default=4, ge=0, description="Answers an API process holds back for `Prefer: wait` at once for one account."
+    )
     metrics_open: bool = Field(
         default=False, description="Serve /metrics without a key (else it needs the scope system:read)."
     )

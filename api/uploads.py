@@ -101,7 +101,14 @@ class Multipart:
 
     def read(self) -> None:
         """Keep the pictures and the options. Problems: `invalid_multipart`, `too_many_files`, `file_too_large`, …"""
-        events = self._events()
+        settings = self._call.settings
+        # One part more than the limit on files: the options.
+        events = form_events(
+            self._call,
+            self._request,
+            most_bytes=settings.max_multipart_bytes,
+            most_parts=settings.max_files_per_upload + 1,
+        )
         for event in events:
             if isinstance(event, File) and event.name != "options":
                 self._picture(event, events)
@@ -111,7 +118,7 @@ class Multipart:
             raise Problem("empty_job", "The body holds no file.")
 
     def _picture(self, part: File, events: Iterator[Event]) -> None:
-        data = _data(events)
+        data = part_data(events)
         if not part.filename:
             # What a browser sends for a file input that was left empty.
             for _ in data:
@@ -130,7 +137,7 @@ class Multipart:
             fault = Fault(code, "Parts are files, and one `options`.", field=str(part.name)[:100])
             raise Problem("invalid_body", "See `errors`.", [fault])
         text = b""
-        for piece in _data(events):
+        for piece in part_data(events):
             text += piece
             if len(text) > MAX_OPTIONS:
                 fault = Fault("too_long", f"The options may have {MAX_OPTIONS} bytes.", field="options")
@@ -148,37 +155,35 @@ class Multipart:
         self.options = value
         self._hash.update(b"options\0" + hashlib.sha256(text).digest())
 
-    def _events(self) -> Iterator[Event]:
-        settings = self._call.settings
-        boundary = self._request.mimetype_params.get("boundary", "")
-        if not boundary or len(boundary) > 200 or not boundary.isascii():
-            raise Problem("invalid_multipart", "The content type names no usable boundary.")
-        # One part more than the limit: the options.
-        decoder = MultipartDecoder(boundary.encode(), _BUFFER + 512 * 1024, max_parts=settings.max_files_per_upload + 1)
-        incoming = pieces(self._request, settings, settings.max_multipart_bytes)
-        while True:
-            try:
-                event = decoder.next_event()
-                if isinstance(event, NeedData):
-                    decoder.receive_data(next(incoming, None))
-                    continue
-            except RequestEntityTooLarge:
-                raise self._too_much(decoder) from None
-            except (ValueError, LookupError, AttributeError):
-                raise Problem("invalid_multipart", "The body is not multipart/form-data, or ends early.") from None
-            if isinstance(event, Epilogue):
-                return
-            if not isinstance(event, Preamble):
-                yield event
 
-    def _too_much(self, decoder: MultipartDecoder) -> Problem:
-        limit = self._call.settings.max_files_per_upload
-        if decoder._parts_decoded > limit:
-            return Problem("too_many_files", f"A body may have {limit} files at most.")
-        return Problem("invalid_multipart", "A part's headers or the text before the first part are too long.")
+def form_events(call: Call, request: Request, *, most_bytes: int, most_parts: int) -> Iterator[Event]:
+    """The parts of a multipart body as they arrive. Problems: `invalid_multipart`, `too_many_files` above `most_parts`,
+    and those of `api.spool.pieces`."""
+    boundary = request.mimetype_params.get("boundary", "")
+    if not boundary or len(boundary) > 200 or not boundary.isascii():
+        raise Problem("invalid_multipart", "The content type names no usable boundary.")
+    decoder = MultipartDecoder(boundary.encode(), _BUFFER + 512 * 1024, max_parts=most_parts)
+    incoming = pieces(request, call.settings, most_bytes)
+    while True:
+        try:
+            event = decoder.next_event()
+            if isinstance(event, NeedData):
+                decoder.receive_data(next(incoming, None))
+                continue
+        except RequestEntityTooLarge:
+            if decoder._parts_decoded >= most_parts:
+                raise Problem("too_many_files", f"A body may have {most_parts} parts at most.") from None
+            detail = "A part's headers or the text before the first part are too long."
+            raise Problem("invalid_multipart", detail) from None
+        except (ValueError, LookupError, AttributeError):
+            raise Problem("invalid_multipart", "The body is not multipart/form-data, or ends early.") from None
+        if isinstance(event, Epilogue):
+            return
+        if not isinstance(event, Preamble):
+            yield event
 
 
-def _data(events: Iterator[Event]) -> Iterator[bytes]:
+def part_data(events: Iterator[Event]) -> Iterator[bytes]:
     """The bytes of the part whose head was just read, up to its end."""
     for event in events:
         assert isinstance(event, Data)

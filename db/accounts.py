@@ -19,9 +19,13 @@ from db.tables import Account, ApiKey
 SCOPES: Final = (
     *("jobs:write", "jobs:read", "labels:write", "catalog:read", "system:read", "models:read", "models:write"),
     *("webhooks:read", "webhooks:write"),
+    *("moderation:read", "moderation:write"),
 )
 # What a key has unless more is asked for: system:read opens numbers of all accounts, and models are the installation's.
-CLIENT_SCOPES: Final = ("jobs:write", "jobs:read", "labels:write", "catalog:read")
+CLIENT_SCOPES: Final = (
+    *("jobs:write", "jobs:read", "labels:write", "catalog:read"),
+    *("moderation:write", "moderation:read"),
+)
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _KEY: Final = re.compile(r"tgm_live_([0-9A-Za-z]{8})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})")
 

@@ -35,6 +35,7 @@ class ItemView:
     facts: dict[str, Any] | None
     work_key: str | None
     finished_at: datetime | None
+    category: str | None = None
 
     @property
     def item_id(self) -> str:
@@ -65,16 +66,21 @@ def page(
     *,
     outcome: str | None = None,
     code: str | None = None,
+    verdict: str | None = None,
+    label: str | None = None,
     after_seq: int = -1,
     limit: int = 100,
 ) -> list[ItemView]:
-    """The job's items after `after_seq`, in order; `outcome` may be "open" for those without one yet."""
+    """The job's items after `after_seq`, in order; `outcome` may be "open" for those without one yet. `verdict` is
+    the one that counts, a person's first; `label` a tag, or what a person said is there."""
     parameters = {
         "account_id": account_id,
         "bucket": job.bucket,
         "job_id": job.id,
         "outcome": outcome,
         "code": code,
+        "verdict": verdict,
+        "label": label,
         "context": job.context,
         "after": after_seq,
         "limit": limit,
@@ -148,14 +154,15 @@ def _view(row: Any) -> ItemView:
         facts=facts,
         work_key=row["work_key"],
         finished_at=row["finished_at"],
+        category=row["category"],
     )
 
 
 def _columns(context: str) -> str:
     """What `_view` reads; a person's verdict is that of the picture in this context."""
     return f"""
-    SELECT i.job_id, i.seq, i.client_id, i.product_id, i.url, i.filename, r.outcome, r.code, r.detail, r.tags,
-      r.moderation, r.created_at AS finished_at, g.sha256, g.work_key, g.width, g.height, g.format, g.bytes,
+    SELECT i.job_id, i.seq, i.client_id, i.product_id, i.url, i.filename, i.category, r.outcome, r.code, r.detail,
+      r.tags, r.moderation, r.created_at AS finished_at, g.sha256, g.work_key, g.width, g.height, g.format, g.bytes,
       g.pdq::text AS pdq, g.pdq_quality, g.colours, g.sharpness,
       {labels_of("i.account_id", "r.sha256")},
       {decision_of("i.account_id", "r.sha256", context)}
@@ -168,13 +175,21 @@ _IMAGE = " LEFT JOIN images g ON g.account_id = i.account_id AND g.sha256 = r.sh
 _OF_JOB = " WHERE i.account_id = :account_id AND i.bucket = :bucket AND i.job_id = :job_id AND i.seq > :after"
 _LIMIT = " ORDER BY i.seq LIMIT :limit"
 
+_FILTERED = """
+ AND (CAST(:verdict AS text) IS NULL OR coalesce((SELECT d.verdict FROM human_decisions d
+   WHERE d.account_id = i.account_id AND d.sha256 = r.sha256 AND d.context = :context),
+   r.moderation ->> 'verdict') = :verdict)
+ AND (CAST(:label AS text) IS NULL OR r.tags @> jsonb_build_array(jsonb_build_object('label', CAST(:label AS text)))
+   OR EXISTS (SELECT FROM current_labels l WHERE l.account_id = i.account_id AND l.sha256 = r.sha256
+     AND CAST(:label AS text) = ANY(l.present)))
+"""
 _PAGE = text(
-    f"{_OF_ITS_JOB} FROM items i LEFT JOIN results r{_RESULT}{_IMAGE}{_OF_JOB}"
+    f"{_OF_ITS_JOB} FROM items i LEFT JOIN results r{_RESULT}{_IMAGE}{_OF_JOB}{_FILTERED}"
     " AND (CAST(:outcome AS text) IS NULL OR coalesce(r.outcome, 'open') = :outcome)"
     f" AND CAST(:code AS text) IS NULL{_LIMIT}"
 )
 _PAGE_BY_CODE = text(
-    f"{_OF_ITS_JOB} FROM results r JOIN items i{_RESULT}{_IMAGE}{_OF_JOB} AND r.job_id = :job_id"
+    f"{_OF_ITS_JOB} FROM results r JOIN items i{_RESULT}{_IMAGE}{_OF_JOB}{_FILTERED} AND r.job_id = :job_id"
     f" AND r.code = :code AND (CAST(:outcome AS text) IS NULL OR r.outcome = :outcome){_LIMIT}"
 )
 _SETTLED = text(f"{_OF_ITS_JOB} FROM items i JOIN results r{_RESULT}{_IMAGE}{_OF_JOB}{_LIMIT}")

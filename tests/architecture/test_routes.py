@@ -23,6 +23,7 @@ SAMPLE = {
     "uuid:event_id": _ID,
     "uuid:job_id": _ID,
     "uuid:run_id": _ID,
+    "uuid:moderation_id": _ID,
     "item_id": "x-1",
     "path:product_id": "x",
 }
@@ -62,9 +63,9 @@ def test_every_route_is_declared(app: Flask) -> None:
 
 
 def test_every_route_needs_a_scope_or_is_explicitly_public(app: Flask) -> None:
-    scopes = {rule.rule: operation.scope for rule, operation in _rules(app) if operation is not None}
-    assert {path for path, scope in scopes.items() if scope is None} == PUBLIC
-    assert set(scopes.values()) - {None} == set(SCOPES), "a scope that opens nothing, or an unknown one"
+    scopes = {(rule.rule, operation.scope) for rule, operation in _rules(app) if operation is not None}
+    assert {path for path, scope in scopes if scope is None} == PUBLIC
+    assert {scope for _, scope in scopes} - {None} == set(SCOPES), "a scope that opens nothing, or an unknown one"
 
 
 def test_what_writes_needs_the_scope_to_write(app: Flask) -> None:
