@@ -82,21 +82,36 @@ def wait_for_matching(session: Session) -> None:
     locks.lock(session, MATCHING)
 
 
+def get(session: Session, change_id: UUID) -> BankChange:
+    """A change, of whatever account: for those that work it off."""
+    return session.get_one(BankChange, change_id, populate_existing=True)
+
+
 def next_open(session: Session) -> BankChange | None:
     """The oldest change that is not done."""
     return session.scalar(select(BankChange).where(BankChange.state != "done").order_by(BankChange.created_at).limit(1))
 
 
-def list_hit(session: Session, change: BankChange) -> int:
+def list_hit(session: Session, change_id: UUID) -> int:
     """waiting → deciding: what the entries of the change hit is to be decided again, newest first. How many pictures.
 
-    Of a surge, only what came within the hour before it.
+    Of a surge, only what came within the hour before it. Nothing where another process was faster.
     """
-    parameters = {"id": change.id, "bank_id": change.bank_id, "entry_id": change.entry_id, "after": change.after}
-    statement = _LIST_SURGE if change.mode == "surge" else _LIST
-    listed = session.execute(statement, {**parameters, "upto": change.upto, "began": change.created_at}).rowcount  # type: ignore[attr-defined]
+    change = session.scalar(select(BankChange).where(BankChange.id == change_id).with_for_update())
+    if change is None or change.state != "waiting":
+        return 0
+    parameters = {
+        "id": change.id,
+        "bank_id": change.bank_id,
+        "entry_id": change.entry_id,
+        "after": change.after,
+        "upto": change.upto,
+        "surge": change.mode == "surge",
+        "began": change.created_at,
+    }
+    listed = len(session.execute(_LIST, parameters).all())
     session.execute(_MATCHED, {"id": change.id, "pictures": listed})
-    return int(listed)
+    return listed
 
 
 def take(session: Session, change_id: UUID | None, limit: int) -> list[Recheck]:
@@ -110,12 +125,9 @@ def count(session: Session, change_id: UUID, *, results: int, changed: int, kept
     session.execute(_COUNT, {"id": change_id, "results": results, "changed": changed, "kept": kept})
 
 
-def end(session: Session, change_id: UUID) -> None:
-    """deciding → done."""
-    session.execute(
-        text("UPDATE bank_changes SET state = 'done', finished_at = now() WHERE id = :id AND state <> 'done'"),
-        {"id": change_id},
-    )
+def end(session: Session, change_id: UUID) -> bool:
+    """deciding → done, if nothing of it is left, also not in another process's hands."""
+    return session.execute(_END, {"id": change_id}).first() is not None
 
 
 def recheck(session: Session, account_id: int, shas: Sequence[bytes]) -> None:
@@ -130,16 +142,18 @@ _OPEN = text(
     VALUES (:id, :account_id, :bank_id, :entry_id, :after, :upto, :mode, :actor)
     """
 )
-_LISTED = """
+_LIST = text(
+    """
     INSERT INTO bank_rechecks (account_id, sha256, change_id, seen_at)
     SELECT h.account_id, h.sha256, :id, max(i.created_at)
     FROM hash_hits h JOIN hash_entries e ON e.id = h.entry_id
     JOIN images i ON i.account_id = h.account_id AND i.sha256 = h.sha256
     WHERE e.bank_id = :bank_id AND e.revision > :after AND e.revision <= :upto
       AND (CAST(:entry_id AS uuid) IS NULL OR e.id = :entry_id)
-"""
-_LIST = text(_LISTED + " AND CAST(:began AS timestamptz) IS NOT NULL GROUP BY 1, 2")
-_LIST_SURGE = text(_LISTED + " AND NOT h.retroactive AND h.created_at > :began - interval '1 hour' GROUP BY 1, 2")
+      AND (NOT :surge OR (NOT h.retroactive AND h.created_at > CAST(:began AS timestamptz) - interval '1 hour'))
+    GROUP BY 1, 2 RETURNING id
+    """
+)
 _MATCHED = text("UPDATE bank_changes SET state = 'deciding', pictures = :pictures, matched_at = now() WHERE id = :id")
 _TAKE = text(
     """
@@ -152,6 +166,12 @@ _TAKE = text(
 _COUNT = text(
     "UPDATE bank_changes SET results = results + :results, changed = changed + :changed, kept = kept + :kept"
     " WHERE id = :id"
+)
+_END = text(
+    """
+    UPDATE bank_changes SET state = 'done', finished_at = now() WHERE id = :id AND state = 'deciding'
+      AND NOT EXISTS (SELECT FROM bank_rechecks WHERE change_id = :id) RETURNING id
+    """
 )
 _RECHECK = text(
     """

@@ -197,7 +197,12 @@ _RESULTS = text(
     WHERE r.account_id = :account_id AND r.sha256 = ANY(:shas) AND r.outcome = 'done' AND r.moderation IS NOT NULL
     """
 )
-_DOCUMENT = text("SELECT document FROM policies WHERE name = :name AND version = :version LIMIT 1")
+_DOCUMENT = text(
+    """
+    SELECT document FROM policies WHERE name = :name AND version = :version
+      AND (account_id = :account_id OR account_id IS NULL) ORDER BY account_id NULLS LAST LIMIT 1
+    """
+)
 _SUSPENDED = text(
     """
     SELECT h.sha256, h.entry_id, h.distance, b.name, b.kind, e.reason, e.share

@@ -64,6 +64,7 @@ def find(session: Session, change: BankChange, after: tuple[int, bytes] | None =
     in a transaction of its own each time; None at the end.
     """
     parameters = {"bank_id": change.bank_id, "entry_id": change.entry_id, "after": change.after, "upto": change.upto}
+    session.execute(text("SET LOCAL statement_timeout = '10min'"))
     entries = session.execute(_ENTRIES, {**parameters, "limit": ONE_BY_ONE + 1}).all()
     if len(entries) <= ONE_BY_ONE:
         statement = text(_FIND.format(apart=_apart(session)))

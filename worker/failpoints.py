@@ -27,6 +27,7 @@ NAMES = frozenset(
         "shadow_after_claim",
         "before_shadow_commit",
         "deliver_after_send",
+        "before_ban_commit",
     }
 )
 

@@ -23,6 +23,7 @@ from worker.reap import Reaper
 from worker.replaying import Replayer
 from worker.settings import WorkerSettings
 
+BAN_EVERY_S = 1.0  # where nothing waits it is four looks at indexes
 REPLAY_EVERY_S = 1.0  # somebody waits for it
 SEAL_EVERY_S = 1.0  # where nothing waits it is one look at an empty table
 DRIFT_EVERY_S = 600.0  # it is due once a day; more often, to catch up after an outage
@@ -69,6 +70,11 @@ def duties(settings: WorkerSettings, database: Database, dispatcher: Dispatcher,
 
         return drifting.run_once(database, failed_days)
 
+    def ban() -> int:
+        from worker import banning  # numpy again
+
+        return banning.run_once(database, settings.bank_surge, stop)
+
     return [
         Duty(
             "dispatch",
@@ -80,6 +86,7 @@ def duties(settings: WorkerSettings, database: Database, dispatcher: Dispatcher,
         Duty("shadow", settings.reap_every_s, end_shadow_runs),
         Duty("seal", SEAL_EVERY_S, lambda: sealing.run_once(database)),
         Duty("tidy", settings.tidy_every_s, tidy),
+        Duty("ban", BAN_EVERY_S, ban),
         Duty("replay", REPLAY_EVERY_S, Replayer(database, stop).run_once),
         Duty("drift", DRIFT_EVERY_S, compute_drift),
     ]

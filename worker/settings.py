@@ -29,6 +29,12 @@ class WorkerSettings(StorageSettings):
     tidy_every_s: float = Field(
         600, gt=0, description="How often old rows are dropped and, when needed, new partitions opened."
     )
+    bank_surge: int = Field(
+        200,
+        ge=1,
+        description="Pictures that an entry of a hash bank may hit in an hour, beyond its average, before it goes into "
+        "quarantine.",
+    )
     canary_every_s: float = Field(30, gt=0, description="How often a canary message is sent through the broker.")
     hint_window: int = Field(64, ge=1, description="Most hints waiting in the broker at a time.")
     resend_s: float = Field(30, gt=0, description="Age after which a hint that woke nobody is sent again.")
@@ -115,6 +121,12 @@ class WorkerSettings(StorageSettings):
     tags_top_k: int = Field(5, ge=1, description="Most tags per picture.")
     tags_min_score: float = Field(
         0.05, ge=0, le=1, description="Least score of a tag; a model's card may ask for more."
+    )
+    audit_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of automatic approvals and rejections that people look at too, where the policy names none.",
     )
     deaf_after_s: float = Field(
         90, gt=0, description="An idle worker that hears none of the waiting hints for so long ends itself."

@@ -118,7 +118,7 @@ GRANT SELECT ON hash_hits TO tagmill_api;
 GRANT SELECT, INSERT, DELETE ON hash_hits TO tagmill_worker;
 GRANT SELECT, INSERT ON bank_changes TO tagmill_api;
 GRANT SELECT, INSERT, UPDATE ON bank_changes TO tagmill_worker;
-GRANT SELECT, INSERT, DELETE ON bank_rechecks TO tagmill_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON bank_rechecks TO tagmill_worker;
 """
 
 # An account sees the installation's banks, and of their entries those that hit its pictures: such lists are often lent
