@@ -155,9 +155,10 @@ def test_failed_items_are_told_in_groups_and_only_to_who_asks(
         items = [NewItem(url=f"http://x.example/{n}.jpg") for n in range(230)]
         with db.transaction() as session:
             job = jobs.submit(session, account.id, JobSpec(), items, max_items=1000, chunk_size=512)
-            for chunk in chunks.claim(session, "ingest", uuid7(), 60, limit=100):
-                outcomes = [IngestOutcome(n, code="http_404") for n in chunk.members]
-                recording.finish_ingest(session, chunk, outcomes)
+            while claimed := chunks.claim(session, "ingest", uuid7(), 60, limit=100):
+                for chunk in claimed:
+                    outcomes = [IngestOutcome(n, code="http_404") for n in chunk.members]
+                    recording.finish_ingest(session, chunk, outcomes)
             return str(job.id)
 
     fail_all()
