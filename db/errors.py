@@ -28,6 +28,18 @@ class Conflict(DbError):
     code = "conflict"
 
 
+class NotAppealable(Conflict):
+    """The verdict on the picture is none that an appeal could be against."""
+
+    code = "not_appealable"
+
+
+class AppealOpen(Conflict):
+    """The verdict has an open appeal already."""
+
+    code = "appeal_open"
+
+
 class PromotionRefused(Conflict):
     """The gate is closed: the candidate falls behind the active version. `shortfalls` says in what."""
 

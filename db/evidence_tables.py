@@ -28,8 +28,9 @@ class Seal(Base):
 
 
 class AppealRow(Base):
-    """An appeal against a verdict on a picture in a context: open → upheld | overturned | withdrawn. `decision_id`: the
-    person's decision that it is against (None: the machine's); `answer_id`: the decision that it led to."""
+    """An appeal against a verdict on a picture in a context: open → upheld | overturned | withdrawn, and back when the
+    answer is taken back. `decision_id`: the person's decision that it is against (None: the machine's); `answer_id`: the
+    decision that it led to; `version` counts its changes."""
 
     __tablename__ = "appeals"
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -50,3 +51,4 @@ class AppealRow(Base):
     created_at: Mapped[datetime]
     decided_at: Mapped[datetime | None]
     answer_id: Mapped[UUID | None]
+    version: Mapped[int] = mapped_column(default=0)

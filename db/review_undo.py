@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db import audit, decisions
+from db import appeals, audit, decisions
 from db.decisions import Decision
 from db.errors import Conflict, NotFound
 from db.ids import uuid7
@@ -94,6 +94,7 @@ def _take_back(session: Session, account_id: int, actor: str, task: ReviewTask) 
     )
     decisions.append(session, account_id, [made])
     label(session, task, actor, made.verdict)
+    appeals.reopen(session, account_id, actor, newest.id)
     audit.record(session, account_id, actor, "review.undone", str(task.id), decision=str(newest.id))
 
 

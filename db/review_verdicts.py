@@ -17,7 +17,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db import audit, decisions, labels, outbox, review_queue
+from db import appeals, audit, decisions, labels, outbox, review_queue
 from db.decisions import Decision
 from db.errors import DbError
 from db.ids import item_id, uuid7
@@ -124,7 +124,7 @@ def _decided(session: Session, account_id: int, actor: str, task: ReviewTask, an
     made = Decision(
         job_id=task.job_id,
         seq=task.seq,
-        sha256=task.sha256,
+        sha256=bytes(task.sha256),
         context=task.context,
         kind="appeal" if task.reason == "appeal" else "review",
         verdict=answer.verdict,
@@ -136,13 +136,13 @@ def _decided(session: Session, account_id: int, actor: str, task: ReviewTask, an
     )
     (decision_id,) = decisions.append(session, account_id, [made])
     label(session, task, actor, answer.verdict)
+    appeals.settle(session, account_id, actor, made.sha256, made.context, answer.verdict, decision_id)
     return decision_id
 
 
 def label(session: Session, task: ReviewTask, actor: str, verdict: str | None) -> None:
     """Say it as a label too, from which data sets are made; None takes it back."""
-    absent = tuple(other for other in ("approve", "reject") if verdict is not None and other != verdict)
-    word = Said(VERDICT, "exclusive", None if verdict is None else (verdict,), absent)
+    word = Said(VERDICT, "exclusive", None if verdict is None else (verdict,))
     about = Subject(task.account_id, task.job_id, task.seq, bytes(task.sha256), None)
     labels.record(session, about, [word], source="decision", actor=actor)
 

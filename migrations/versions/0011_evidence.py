@@ -82,11 +82,13 @@ CREATE TABLE appeals (
   created_at timestamptz NOT NULL DEFAULT now(),
   decided_at timestamptz,
   answer_id uuid,
+  version integer NOT NULL DEFAULT 0,
   CHECK ((state = 'open') = (decided_at IS NULL)),
   CHECK ((state IN ('upheld', 'overturned')) = (answer_id IS NOT NULL))
 );
 CREATE UNIQUE INDEX appeals_one_open ON appeals (account_id, sha256, context) WHERE state = 'open';
 CREATE INDEX appeals_account ON appeals (account_id, id DESC);
+CREATE INDEX appeals_item ON appeals (job_id, seq, id DESC);
 ALTER TABLE appeals ENABLE ROW LEVEL SECURITY;
 CREATE POLICY appeals_api ON appeals TO tagmill_api
   USING (account_id = nullif(current_setting('tagmill.account', true), '')::bigint)
@@ -101,7 +103,7 @@ GRANT SELECT, DELETE ON audit_unsealed TO tagmill_worker;
 GRANT SELECT ON audit_seals TO tagmill_api, tagmill_worker;
 GRANT INSERT ON audit_seals TO tagmill_worker;
 GRANT SELECT, INSERT ON appeals TO tagmill_api, tagmill_worker;
-GRANT UPDATE (state, decided_at, answer_id) ON appeals TO tagmill_api, tagmill_worker;
+GRANT UPDATE (state, decided_at, answer_id, version) ON appeals TO tagmill_api, tagmill_worker;
 """
 
 # As in 0003, but for the verdict: `{verdict}`.

@@ -44,6 +44,7 @@ ONLY_IN_MIGRATIONS = {
     "hash_hits_entry": "what an entry hit, newest first",
     "hash_hits_recent": "hits of the last hour, for the quarantine and metrics",
     "appeals_account": "an account's appeals, newest first",
+    "appeals_item": "the appeals of an item, newest first",
     "appeals_one_open": "at most one open appeal against a verdict",
     "audit_log_account": "an account's audit entries, newest first",
     "audit_log_batch": "the audit entry that covers a batch of decisions",
