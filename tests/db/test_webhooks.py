@@ -13,6 +13,7 @@ import standardwebhooks
 from sqlalchemy import text
 
 from db import deliveries, delivery_queue, outbox, registry, stats, webhook_secrets, webhooks
+from db.codes import CODES
 from db.delivery_queue import Bounds, Claimed, Tried
 from db.errors import Conflict, LeaseLost, NotFound
 from db.ids import uuid7
@@ -165,12 +166,25 @@ def test_failed_items_are_told_in_groups_and_only_to_who_asks(
     assert rows(db, "SELECT 1 FROM outbox") == []
     endpoint(owner_db, account, ["item.failed"])
     job = fail_all()
-    events = [row.payload for row in rows(db, "SELECT payload FROM outbox ORDER BY id")]
-    assert max(len(event["items"]) for event in events) == 100
+    events = [row.payload for row in rows(db, "SELECT payload FROM outbox")]
     assert {event["job"] for event in events} == {job}
     told = [(item["item"], item["code"]) for event in events for item in event["items"]]
     assert sorted(told) == sorted((f"{job.replace('-', '')}-{n}", "http_404") for n in range(230))
-    assert max(len(json.dumps(event)) for event in events) < outbox.MAX_PAYLOAD
+
+
+def test_a_group_of_failed_items_fits_into_an_event(db: Database, owner_db: Database, account: TestAccount) -> None:
+    from db import chunks, jobs
+    from db.jobs import JobSpec, NewItem
+
+    endpoint(owner_db, account)
+    with db.transaction() as session:
+        jobs.submit(session, account.id, JobSpec(), [NewItem(url="http://x.example/")], max_items=9, chunk_size=512)
+        (chunk,) = chunks.claim(session, "ingest", uuid7(), 60)
+        longest = max(CODES, key=len)
+        assert outbox.failures(session, chunk, [(10**6 + n, longest) for n in range(230)]) == 3
+    events = [row.payload for row in rows(db, "SELECT payload FROM outbox ORDER BY round")]
+    assert [len(event["items"]) for event in events] == [100, 100, 30]
+    assert not any("omitted" in event for event in events)
 
 
 def test_an_activated_model_is_told_to_every_account_that_asks(
