@@ -19,7 +19,7 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db import audit, evidence, jobs, registry, reruns
+from db import audit, evidence, jobs, registry, reruns, review_changes
 from db.errors import Conflict, NotFound
 from db.ids import UUID7, uuid7
 from db.tables import Job, Rerun
@@ -98,6 +98,7 @@ def _move(
     }
     last, changed = session.execute(statement, parameters).one()
     evidence.cover_decisions(session, rerun.account_id, batch)
+    review_changes.follow(session, rerun.account_id, batch)
     if counter is not None:
         setattr(rerun, counter, getattr(rerun, counter) + changed)
     if last is not None:

@@ -26,7 +26,9 @@ ImageColumn = Annotated[str, typer.Option(help="The column with the pictures' pa
 FromJob = Annotated[
     UUID | None, typer.Option(metavar="JOB", help="The pictures of a job: people's labels, else sure tags.")
 ]
-FromReviews = Annotated[bool, typer.Option("--from-reviews", help="Every picture that people have labelled.")]
+FromReviews = Annotated[
+    bool, typer.Option("--from-reviews", help="Every picture that people have labelled or decided on.")
+]
 Since = Annotated[datetime | None, typer.Option(help="With --from-reviews: only what was said since then (UTC).")]
 MinScore = Annotated[float, typer.Option(min=0, max=1, help="With --from-job: the least score of a tag to believe.")]
 Verdict = Annotated[bool, typer.Option("--verdict", help="Make approve and reject a label group too.")]

@@ -175,7 +175,7 @@ class Inference:
         try:
             with Stopwatch(self.counters, "record_s"), self._database.transaction() as session:
                 self._store_scores(session, work)
-                recording.finish_infer(session, work.chunk, outcomes)
+                recording.finish_infer(session, work.chunk, outcomes, audit_share=self.settings.audit_share)
                 failpoints.hit("before_infer_commit")
         except Unavailable as error:
             self._log.warning("chunk not recorded yet", chunk=work.chunk.id, error=str(error))

@@ -96,7 +96,10 @@ def from_reviews(
     verdict: bool = False,
     by: str | None = None,
 ) -> Gathered:
-    """Every picture that people have labelled (`since` then), with what they said. Raises DatasetError."""
+    """Every picture that people have labelled (`since` then), with what they said.
+
+    With `verdict`, reviewers' decisions are a group of their own; where people said nothing else they are one in any
+    case: a data set of moderation. Raises DatasetError."""
     found: list[tuple[Picture, Opinions]] = []
     after = b""
     while True:
@@ -105,9 +108,20 @@ def from_reviews(
         if not batch:
             break
         after = batch[-1].sha256
-        found += [(picture, opinions(picture, lambda _: {}, 1.0, verdict)) for picture in batch]
+        found += [(picture, opinions(picture, lambda _: {}, 1.0, verdict=True)) for picture in batch]
+    notes: tuple[str, ...] = ()
+    if not verdict and any(about.keys() - {labels.VERDICT} for _, about in found):
+        tagged = [(picture, _tags_only(about)) for picture, about in found]
+        found = [(picture, about) for picture, about in tagged if about]
+        if decided := len(tagged) - len(found):
+            notes = (f"{counted(decided, 'picture')} left out: decided on, not labelled (--verdict takes them too)",)
     when = f" since {since:%Y-%m-%d %H:%M}" if since else ""
-    return _gathered(blobs, found, name, version, by, f"labels by people{when}")
+    made = _gathered(blobs, found, name, version, by, f"labels by people{when}")
+    return Gathered(made.imported, (*notes, *made.notes))
+
+
+def _tags_only(about: Opinions) -> dict[str, Opinion]:
+    return {name: opinion for name, opinion in about.items() if name != labels.VERDICT}
 
 
 def opinions(picture: Picture, vocabulary: Vocabulary, min_score: float, verdict: bool) -> dict[str, Opinion]:

@@ -9,12 +9,13 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 
-from db import labels, training
+from db import labels, review_leases, review_verdicts, training
 from db.blobs import LocalBlobs
 from db.dataset_pictures import Picture
 from db.errors import Conflict, NotFound
 from db.ids import item_id, uuid7
 from db.labels import Group, Said
+from db.review_verdicts import Answer
 from db.session import Database
 from ml import splits
 from ml.errors import DatasetError
@@ -136,8 +137,29 @@ def test_verdicts_are_a_group_when_asked_for(shop: Shop) -> None:
     made = shop.of_job(job, verdict=True).imported.manifest
     assert values(made, "verdict") == ["reject", None, "approve", "reject"], "a review is not a verdict yet"
     assert values(shop.of_reviews(verdict=True).imported.manifest, "verdict") == ["reject"]
+
+
+def test_decisions_of_the_review_queue_become_a_dataset(shop: Shop) -> None:
+    job = shop.job(*(jpeg("green", n) for n in range(3)))  # all in doubt
     with pytest.raises(DatasetError):
         shop.of_reviews()
+    with shop.database.transaction(shop.account.id) as session:
+        held = review_leases.claim(session, shop.account.id, "user:eva", count=3)
+        for task, said in zip(held, ("reject", "approve", "reject"), strict=True):
+            code = "nudity" if said == "reject" else None
+            answer = Answer(task.id, task.version, said, code)
+            review_verdicts.decide(session, shop.account.id, "user:eva", answer)
+    expected = {item_id(job, task.seq): task.verdict for task in held}
+    made = shop.of_reviews()
+    assert made.notes == ()
+    assert made.imported.manifest.groups["verdict"].labels == ("approve", "reject")
+    found = {entry.columns["item_id"]: entry.labels["verdict"] for entry in made.imported.manifest.entries}
+    assert found == expected
+    shop.say(job, 0, colour="green")
+    made = shop.of_reviews()
+    assert set(made.imported.manifest.groups) == {"colour"}, "a tagger learns no verdicts unless asked to"
+    assert made.notes == ("2 pictures left out: decided on, not labelled (--verdict takes them too)",)
+    assert set(shop.of_reviews(verdict=True).imported.manifest.groups) == {"colour", "verdict"}
 
 
 def test_labels_by_people_become_a_dataset(shop: Shop) -> None:
