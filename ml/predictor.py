@@ -17,6 +17,7 @@ from ml.backends import Chosen
 from ml.card import ONNX
 from ml.errors import PredictError
 from ml.scores import LabelSet, Scores, Tag
+from ml.views import VIEWS
 from ml.working_copy import PrepareError, decode
 
 __all__ = ["PredictError", "Predictor", "PrepareError", "Prepared", "Scores", "Tag"]
@@ -27,9 +28,11 @@ _OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory")
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """One picture, ready for every model: one tensor per preset, shared by models with the same preset."""
+    """One picture, ready for every model: one tensor per preset, shared by models with the same preset. `picture`: its
+    pixels, where a model may look at it again."""
 
     inputs: tuple[Tensor, ...]
+    picture: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class _Loaded:
     labels: LabelSet
     chosen: backends.Chosen
     input: int  # position of its preset's tensor in Prepared.inputs
+    preset: presets.Preset
 
 
 class Predictor:
@@ -83,7 +87,8 @@ class Predictor:
         Raises PrepareError. Working copies are our own encoder's; bytes from outside belong to `ml.images`.
         """
         picture = decode(data)
-        return Prepared(tuple(preset(picture) for preset in self.presets))
+        again = any(preset.views > 1 for preset in self.presets)
+        return Prepared(tuple(preset(picture) for preset in self.presets), picture if again else None)
 
     def predict(self, pictures: Sequence[Prepared]) -> list[dict[str, Scores]]:
         """Scores by name@version for each picture, in order; len(out) == len(in).
@@ -110,7 +115,7 @@ class Predictor:
         chosen = self._choose(artifact, preset, labels, family, threads)
         if preset not in self.presets:
             self.presets.append(preset)
-        return _Loaded(labels, chosen, self.presets.index(preset))
+        return _Loaded(labels, chosen, self.presets.index(preset), preset)
 
     def _choose(
         self, artifact: Artifact, preset: presets.Preset, labels: LabelSet, family: str, threads: int
@@ -128,16 +133,13 @@ class Predictor:
             family=family,
             precision=card.precision,
             device=self.device,
-            batch_size=self.batch_size,
             threads=threads,
         )
 
     def _forward(self, pictures: Sequence[Prepared]) -> list[dict[str, Scores]]:
         batches = [self._upload([picture.inputs[at] for picture in pictures]) for at in range(len(self.presets))]
         with torch.inference_mode():
-            scores = [
-                model.labels.activate(model.chosen.backend.forward(batches[model.input])) for model in self._models
-            ]
+            scores = [self._scores(model, batches[model.input], pictures) for model in self._models]
             # Only here does the CPU wait for the device.
             values = [tensor.cpu().numpy().astype(np.float32, copy=False) for tensor in scores]
         lengths = {len(array) for array in values}
@@ -150,6 +152,24 @@ class Predictor:
             }
             for at in range(len(pictures))
         ]
+
+    def _scores(self, model: _Loaded, batch: Tensor, pictures: Sequence[Prepared]) -> Tensor:
+        """Scores N×labels of one model; pictures that it is not sure of get the mean over its preset's views."""
+        scores = model.labels.activate(model.chosen.backend.forward(batch))
+        if model.preset.views == 1 or len(scores) != len(pictures):
+            return scores
+        unsure = (~model.labels.sure(scores, model.preset.sure)).nonzero()[:, 0].tolist()
+        again = [_pixels(pictures[at]) for at in unsure]
+        total = scores[unsure]
+        for view in VIEWS[1 : model.preset.views] if again else ():
+            found = model.labels.activate(
+                model.chosen.backend.forward(self._upload([model.preset(view(picture)) for picture in again]))
+            )
+            if len(found) != len(again):
+                raise PredictError("wrong_output_length", f"{len(found)} results for {len(again)} pictures")
+            total += found
+        scores[unsure] = total / model.preset.views
+        return scores
 
     def _upload(self, tensors: list[Tensor]) -> Tensor:
         if self.device.type != "cuda":
@@ -169,3 +189,8 @@ class Predictor:
         self.batch_size = tried // 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _pixels(prepared: Prepared) -> Tensor:
+    assert prepared.picture is not None, "prepared by a predictor whose models look only once"
+    return prepared.picture

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
 from ml.errors import ArtifactError
+from ml.views import VIEWS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -37,12 +38,18 @@ class Normaliser(nn.Module):
 
 
 class Preset(Protocol):
-    """Input: uint8 RGB, 3×H×W, on the CPU."""
+    """Input: uint8 RGB, 3×H×W, on the CPU. `views`, `sure`: see NsfwjsPreset; with one view there is no second look."""
 
     name: ClassVar[str]
 
     @property
     def size(self) -> int: ...
+
+    @property
+    def views(self) -> int: ...
+
+    @property
+    def sure(self) -> float: ...
 
     def __call__(self, picture: Tensor) -> Tensor: ...
 
@@ -57,6 +64,8 @@ class ImagenetPreset:
     """
 
     name: ClassVar[str] = "imagenet"
+    views: ClassVar[int] = 1
+    sure: ClassVar[float] = 1.0
     resize: int = 256
     size: int = 224
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -83,13 +92,23 @@ class ImagenetPreset:
 class NsfwjsPreset:
     """The whole picture squashed to size×size as tf.image.resizeBilinear(…, alignCorners=true) does: no crop,
     no antialiasing, in float. Output of the call: float32 3×size×size in 0…255. Normalised: x/255.
+
+    `views`: a picture whose first scores are not `sure` (softmax: the best reaches it; sigmoid: every one is as near to
+    0 or 1) gets the mean over this many of `ml.views.VIEWS`; what is sure at the first look is not looked at again.
     """
 
     name: ClassVar[str] = "nsfwjs"
     size: int = 224
+    views: int = 1
+    sure: float = 0.9
 
     def __post_init__(self) -> None:
         _positive(self.size, "size")
+        if isinstance(self.views, bool) or not isinstance(self.views, int) or not 1 <= self.views <= len(VIEWS):
+            what = f"preset.views must be an integer in 1…{len(VIEWS)}"
+            raise ArtifactError("card_invalid", what, field="preset.views")
+        if isinstance(self.sure, bool) or not isinstance(self.sure, int | float) or not 0.5 <= self.sure <= 1:
+            raise ArtifactError("card_invalid", "preset.sure must be a number in 0.5…1", field="preset.sure")
 
     def __call__(self, picture: Tensor) -> Tensor:
         batch = picture.unsqueeze(0).float()
@@ -106,6 +125,8 @@ class WholePreset:
     """
 
     name: ClassVar[str] = "whole"
+    views: ClassVar[int] = 1
+    sure: ClassVar[float] = 1.0
     size: int = 224
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
@@ -143,8 +164,13 @@ def from_card(preset: Mapping[str, Any]) -> Preset:
 
 
 def to_card(preset: ImagenetPreset | NsfwjsPreset | WholePreset) -> dict[str, Any]:
-    """The card's form of a preset, every parameter written out."""
-    return {"name": preset.name, **json.loads(json.dumps(asdict(preset)))}
+    """The card's form of a preset, every parameter written out (`views` and `sure` where views are several)."""
+    parameters = asdict(preset)
+    if preset.views == 1:
+        # The cards inside older artifacts, and so their digests, have no such fields.
+        parameters.pop("views", None)
+        parameters.pop("sure", None)
+    return {"name": preset.name, **json.loads(json.dumps(parameters))}
 
 
 def _positive(value: object, name: str) -> None:

@@ -47,6 +47,15 @@ class LabelSet:
             scores[:, at] = _activate(head, logits[:, at] / temperature)
         return scores
 
+    def sure(self, scores: Tensor, least: float) -> Tensor:
+        """Which rows of scores N×labels leave no doubt in any group: of softmax the best score reaches `least`, of
+        sigmoid every score does, or 1 − it. A row with NaN does not. Bool N, on the device of the scores."""
+        rows = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
+        for head, _, positions in self._groups:
+            group = scores[:, positions.to(scores.device)]
+            rows &= group.amax(1) >= least if head == "softmax" else (torch.maximum(group, 1 - group) >= least).all(1)
+        return rows
+
 
 class Scores:
     """The scores of one picture by one model; `values` is float32, in the order of the model's labels."""
