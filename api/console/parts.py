@@ -4,7 +4,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from api import errors
-from api.console import home, own, pictures, sign_in, static_files
+from api.console import gallery, home, jobs, own, pictures, sign_in, static_files, submit
 from api.console.pages import Pages, attach, nowhere
 from api.console.rendering import navigation
 from api.routing import House
@@ -13,9 +13,12 @@ PARTS: tuple[Pages, ...] = (
     static_files.pages,
     sign_in.pages,
     home.pages,
+    jobs.pages,
     pictures.pages,
     own.pages,
 )
+# These add to the pages of the part that they belong to.
+_ADDED = (gallery, submit)
 
 
 def install(app: Flask, house: House) -> None:

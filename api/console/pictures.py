@@ -8,7 +8,7 @@ opens that picture, in that session, for ten minutes.
 import io
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Literal
+from typing import Final
 
 from flask import Response
 from PIL import Image, ImageFilter
@@ -26,7 +26,7 @@ from db.items import ItemView
 from db.session import Session
 
 pages = Pages("pictures")
-Size = Literal[96, 240, 480, 960]
+SIZES: Final = (96, 240, 480, 960)
 GRANT_S: Final = 600
 MAX_AT_ONCE: Final = 200
 _VEIL_PIXELS: Final = 28
@@ -44,12 +44,12 @@ HEADERS: Final = {
 }
 
 
-def url(item_id: str, size: Size = 240, *, veil: bool = False) -> str:
+def url(item_id: str, size: int = 240, *, veil: bool = False) -> str:
     """Where the picture is. With `veil` it is veiled whatever the verdict, so that it does not tell one."""
     return f"/console/pictures/{item_id}?size={size}" + ("&veil=true" if veil else "")
 
 
-def clear_url(call: PageCall, item_id: str, size: Size = 480) -> str:
+def clear_url(call: PageCall, item_id: str, size: int = 480) -> str:
     """The same with a grant in it. Only for what was counted as seen: see `grant`."""
     until = str(int(time.time()) + GRANT_S)
     return f"{url(item_id, size)}&clear={until}.{gate.sign(call.token, 'clear', item_id, until)}"
@@ -76,8 +76,7 @@ class PictureQuery(Parameters):
 @pages.page("GET", "/console/pictures/<item_id>", role="viewer", query=PictureQuery)
 def show(call: PageCall, item_id: str, query: PictureQuery) -> Response:
     """The item's working copy, made small."""
-    if query.size not in (96, 240, 480, 960):
-        raise Problem("invalid_parameter", "There are the sizes 96, 240, 480 and 960.")
+    _check(query.size)
     with call.transaction() as session:
         item = items.get(session, call.account_id, item_id)
     if item.work_key is None:
@@ -88,6 +87,11 @@ def show(call: PageCall, item_id: str, query: PictureQuery) -> Response:
         raise NotFound("The picture is gone.") from None
     clear = _granted(call, item_id, query.clear) or (not query.veil and is_open(item))
     return Response(small(data, query.size, veiled=not clear), content_type="image/jpeg", headers=HEADERS)
+
+
+def _check(size: int) -> None:
+    if size not in SIZES:
+        raise Problem("invalid_parameter", f"There are the sizes {', '.join(map(str, SIZES))}.")
 
 
 def is_open(item: ItemView) -> bool:
@@ -121,7 +125,7 @@ class ClearForm(Form):
     """Which pictures, and where to go back to."""
 
     items: list[str] = Field(min_length=1, max_length=MAX_AT_ONCE)
-    size: Size = 480
+    size: int = 480
     back: str = Field(default="/console", max_length=2000)
 
 
@@ -129,6 +133,7 @@ class ClearForm(Form):
 def clear(call: PageCall) -> Response:
     """Grants to see these pictures: their addresses for a script, a page with them for a browser without."""
     asked = call.checked(ClearForm)
+    _check(asked.size)
     with call.transaction() as session:
         found = grant(call, session, asked.items)
     addresses = {item.item_id: clear_url(call, item.item_id, asked.size) for item in found}
