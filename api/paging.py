@@ -90,3 +90,39 @@ def delivery_of(cursor: str, webhook_id: UUID) -> UUID:
     if raw[:16] != webhook_id.bytes:
         raise Problem("invalid_cursor", "The cursor belongs to another webhook.")
     return UUID(bytes=raw[16:])
+
+
+def after_name(name: str) -> str:
+    """The cursor behind this name in a list by name."""
+    return _encode(b"n", name.encode())
+
+
+def name_of(cursor: str) -> str:
+    """The name that `after_name` was given; Problem `invalid_cursor`."""
+    size = (len(cursor) * 3) // 4 - 1
+    try:
+        return _decode(b"n", size, cursor).decode("ascii")
+    except UnicodeDecodeError:
+        raise Problem(
+            "invalid_cursor", "Take the cursor from `next` of the page before, with the same route."
+        ) from None
+
+
+def after_appeal(appeal_id: UUID) -> str:
+    """The cursor behind this appeal in a list of appeals."""
+    return _encode(b"a", appeal_id.bytes)
+
+
+def appeal_of(cursor: str) -> UUID:
+    """The appeal that `after_appeal` was given; Problem `invalid_cursor`."""
+    return UUID(bytes=_decode(b"a", 16, cursor))
+
+
+def after_entry(entry_id: int) -> str:
+    """The cursor behind this entry of the audit log."""
+    return _encode(b"e", entry_id.to_bytes(8, "big"))
+
+
+def entry_of(cursor: str) -> int:
+    """The entry that `after_entry` was given; Problem `invalid_cursor`."""
+    return int.from_bytes(_decode(b"e", 8, cursor), "big", signed=True)

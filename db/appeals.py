@@ -1,5 +1,5 @@
-"""Appeals against verdicts: opened by the subject's account, decided in the review queue by somebody who has not decided
-on the picture before.
+"""Appeals against verdicts: opened by the account of the subject, decided in the review queue by somebody who has not
+decided on the picture before.
 
     nothing → open           `start`: a task of the review queue, reason `appeal`
     open → upheld, overturned   `settle`, in the transaction of the decision (kind appeal), which then counts

@@ -8,6 +8,7 @@ end, or made anew by the owner of the tables, without a trace: that is what a he
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -20,6 +21,7 @@ from db import evidence, locks
 GENESIS: Final = bytes(32)
 BATCH: Final = 1000
 MAX_FINDINGS: Final = 100
+_HEAD_TEXT: Final = re.compile(r"([1-9][0-9]{0,17}):([0-9a-f]{64})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,10 @@ class Head:
     @classmethod
     def parse(cls, written: str) -> "Head":
         """ValueError for what is not `seq:hash`."""
-        seq, _, digest = written.strip().partition(":")
-        head = cls(int(seq), bytes.fromhex(digest))
-        if head.seq < 1 or len(head.hash) != len(GENESIS):
-            raise ValueError("a head is SEQ:HASH, a number from 1 and 64 hexadecimal digits")
-        return head
+        found = _HEAD_TEXT.fullmatch(written.strip())
+        if found is None:
+            raise ValueError("A head is SEQ:HASH, a number from 1 on and 64 hexadecimal digits.")
+        return cls(int(found[1]), bytes.fromhex(found[2]))
 
 
 @dataclass(frozen=True, slots=True)
