@@ -18,6 +18,7 @@ from worker import (
     cli_shadow,
     cli_suggest,
     cli_train,
+    cli_users,
 )
 
 # How a fault says where it is, what helps most first.
@@ -43,6 +44,7 @@ app.add_typer(cli_keys.app, name="keys", rich_help_panel="Administer")
 app.add_typer(cli_models.app, name="models", rich_help_panel="Administer")
 app.add_typer(cli_rerun.app, name="rerun", rich_help_panel="Administer")
 app.add_typer(cli_shadow.app, name="shadow", rich_help_panel="Administer")
+app.add_typer(cli_users.app, name="users", rich_help_panel="Administer")
 cli_doctor.register(app)
 
 

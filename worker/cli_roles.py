@@ -112,6 +112,8 @@ def _welcome(screen: "Console", supervisor: "Supervisor") -> None:  # type: igno
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
+    name, link = supervisor.sign_in_link()
+    grid.add_row("Console", f"{plain(link)}  [dim](signs {plain(name)} in, once, within ten minutes)[/]")
     grid.add_row("API", f"{url}  [dim](documentation: {url}/docs)[/]")
     grid.add_row("API key", f"{plain(home.key)}  [dim](the tagmill commands use it; more: tagmill keys create NAME)[/]")
     models = supervisor.active_models()

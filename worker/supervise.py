@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from db import migrate, registry
 from db.session import API_ROLE, WORKER_ROLE, Database
-from worker import localkey, roles, settings_check
+from worker import local_person, localkey, roles, settings_check
 from worker.client import Client
 from worker.embedded import EmbeddedPostgres, EmbeddedValkey
 from worker.home import Home, Running
@@ -130,6 +130,10 @@ class Supervisor:
                 return {model.task: model.ref for model in registry.list_models(session) if model.state == "active"}
         finally:
             database.dispose()
+
+    def sign_in_link(self) -> tuple[str, str]:
+        """Who may open the console here, and a link that lets them in once."""
+        return local_person.sign_in_link(self.database_url, self.url)
 
     def watch(self) -> None:
         """Look once at every server and role and start again what ended; call it about twice a second.
