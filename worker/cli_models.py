@@ -159,6 +159,32 @@ def export(ref: Ref, to: Annotated[Path, typer.Argument(help="The folder to put 
         typer.echo(model_bundle.export(where.model_root, model.name, model.version, model.sha256, to))
 
 
+@app.command()
+def views(
+    ref: Ref,
+    count: Annotated[int, typer.Argument(min=1, help="Looks at a picture: 2 adds its mirror image, 4 all there are.")],
+    sure: Annotated[
+        float | None, typer.Option(min=0.5, max=1, help="A best score from which one look is enough (0.9).")
+    ] = None,
+    version: Annotated[str | None, typer.Option(help="The version to make (VERSION-COUNTviews).")] = None,
+) -> None:
+    """Make a version of a moderation model that looks again at pictures that it is not sure of.
+
+    Their scores are the mean over the views. Try it with `tagmill shadow`, then activate it.
+    """
+    from db.session import Database
+    from worker import second_look
+    from worker.cli_keys import owners_place
+
+    with owners_place() as where:
+        database = Database(where.database_url, pool_size=1)
+        try:
+            made = second_look.make(database, where.model_root, ref, count, sure=sure, version=version)
+        finally:
+            database.dispose()
+    typer.echo(f"{made.ref} for {made.task}: candidate, made from {ref}, in {made.folder}")
+
+
 app.command(name="import")(cli_model_import.import_)
 
 
