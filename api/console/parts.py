@@ -4,7 +4,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from api import errors
-from api.console import gallery, home, jobs, own, pictures, sign_in, static_files, submit
+from api.console import catalog, gallery, home, jobs, own, pictures, sign_in, static_files, submit
 from api.console.pages import Pages, attach, nowhere
 from api.console.rendering import navigation
 from api.routing import House
@@ -15,6 +15,7 @@ PARTS: tuple[Pages, ...] = (
     home.pages,
     jobs.pages,
     pictures.pages,
+    catalog.pages,
     own.pages,
 )
 # These add to the pages of the part that they belong to.
