@@ -9,6 +9,7 @@ It runs in its own thread and event loop, so synchronous tests and other process
 
 import asyncio
 import contextlib
+import re
 import socket
 import ssl
 import struct
@@ -31,13 +32,14 @@ CERTIFICATES = Path(__file__).parent / "tls"
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as it arrived. `at` is the server's monotonic clock, `raw` its head, byte for byte."""
+    """One request as it arrived. `at` is the server's monotonic clock, `raw` its head, byte for byte; then its body."""
 
     path: str
     query: Mapping[str, list[str]]
     host: str
     at: float
     raw: bytes
+    body: bytes = b""
 
     def header(self, name: str) -> str | None:
         for line in self.raw.split(b"\r\n")[1:]:
@@ -190,12 +192,16 @@ class Connection(asyncio.Protocol, Wire):
         head, found, rest = self.buffer.partition(b"\r\n\r\n")
         if not found:
             return
-        self.buffer = rest
+        announced = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+        length = int(announced[1]) if announced else 0
+        if len(rest) < length:
+            return
+        sent, self.buffer = rest[:length], rest[length:]
         target = head.split(b" ", 2)[1].decode("latin-1")
         path, _, query = target.partition("?")
-        asked = Asked(path, parse_qs(query), "", time.monotonic(), head)
+        asked = Asked(path, parse_qs(query), "", time.monotonic(), head, sent)
         host = (asked.header("Host") or "").rsplit(":", 1)[0]
-        self.current = asked = Asked(path, asked.query, host, asked.at, head)
+        self.current = asked = Asked(path, asked.query, host, asked.at, head, sent)
         self.server.enter(asked)
         body = self.server.body(path)
         if body is None:
