@@ -1,4 +1,4 @@
-"""Makes a version of a model that looks again at what it is not sure of: the same weights, another card. Trains nothing."""
+"""Makes a version of a model that looks again at what it is not sure of: the same weights, another card."""
 
 import tempfile
 from dataclasses import replace
