@@ -130,7 +130,7 @@ class StatementOut(BaseModel):
 
 
 class AuditEntryOut(BaseModel):
-    """An entry of the audit log. `seq` and `hash`: its place in the chain, null for about a second after it was made."""
+    """An entry of the audit log. `seq` and `hash`: its place in the chain; null until it has one, about a second."""
 
     id: int
     at: datetime

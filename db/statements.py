@@ -24,7 +24,7 @@ _CONTENT: Final = ("sha256", "width", "height", "format", "bytes")
 
 
 def statement(session: Session, account_id: int, item: ItemView, upload: ModerationRow | None = None) -> dict[str, Any]:
-    """What is decided about an item now, and why. `upload`: the moderation it belongs to. Conflict without a verdict."""
+    """What is decided about an item now, and why. `upload`: the moderation it is of. Conflict without a verdict."""
     moderation = item.moderation
     if moderation is None or item.facts is None:
         raise Conflict("There is no verdict on this picture, so there is nothing to state.")
