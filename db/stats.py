@@ -1,6 +1,7 @@
 """Numbers for the operator's metrics: sums over all accounts, never a row of one."""
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -19,13 +20,30 @@ def samples(session: Session) -> list[Sample]:
     """Chunks by stage and state, age of the oldest ready chunk, expired leases, jobs by state, items and failures
     of the last hour, live workers by role (the SQL function `tagmill_metrics`); sources by level of drift
     (`tagmill_drift_metrics`); running shadow runs (`tagmill_shadow_metrics`); webhooks and their deliveries
-    (`tagmill_webhook_metrics`)."""
+    (`tagmill_webhook_metrics`); hits and quarantined entries of hash banks (`tagmill_bank_metrics`); bytes in
+    the database and in the blob store (`tagmill_storage_metrics`)."""
     rows = session.execute(
         text(
             "SELECT name, labels, value FROM tagmill_metrics()"
             " UNION ALL SELECT name, labels, value FROM tagmill_drift_metrics()"
             " UNION ALL SELECT name, labels, value FROM tagmill_shadow_metrics()"
             " UNION ALL SELECT name, labels, value FROM tagmill_webhook_metrics()"
+            " UNION ALL SELECT name, labels, value FROM tagmill_bank_metrics()"
+            " UNION ALL SELECT name, labels, value FROM tagmill_storage_metrics()"
         )
     )
     return [Sample(name, dict(labels), float(value)) for name, labels, value in rows]
+
+
+def throughput(session: Session, minutes: int = 60) -> dict[str, list[tuple[float, float]]]:
+    """Stage → items that it ended in each of the last minutes, as (Unix seconds of the minute, items); minutes in
+    which nothing ended are there too, the current one is not."""
+    begin: datetime = session.execute(text("SELECT date_trunc('minute', now())")).scalar_one()
+    counted = {(row.minute, row.stage): float(row.items) for row in session.execute(_THROUGHPUT)}
+    steps = [begin - timedelta(minutes=back) for back in range(minutes, 0, -1)]
+    return {
+        stage: [(step.timestamp(), counted.get((step, stage), 0.0)) for step in steps] for stage in ("ingest", "infer")
+    }
+
+
+_THROUGHPUT = text("SELECT minute, stage, items FROM tagmill_throughput()")

@@ -20,7 +20,7 @@ from db.chunks import Chunk
 from db.errors import LeaseLost, Unavailable
 from db.session import Database
 from db.states import MAX_ATTEMPTS
-from worker import blob_sweep, failpoints, log, wiring
+from worker import blob_sweep, blob_usage, failpoints, log, wiring
 from worker.heartbeat import Counters, Stopwatch
 from worker.ingest import Harvest, Ingest
 from worker.leases import Leases
@@ -75,6 +75,7 @@ class Crawler:
             asyncio.create_task(self._claim_urgent(stop)),
             asyncio.create_task(pauses.keep()),
             asyncio.create_task(blob_sweep.keep(wiring.blobs(self._settings), self._in_thread)),
+            asyncio.create_task(blob_usage.keep(wiring.blobs(self._settings), self._in_thread, self._counters)),
         ]
         try:
             while not stop.is_set():

@@ -67,7 +67,7 @@ CREATE POLICY people_api ON people TO tagmill_api
   WITH CHECK (account_id = nullif(current_setting('tagmill.account', true), '')::bigint);
 CREATE POLICY people_worker ON people TO tagmill_worker USING (true) WITH CHECK (true);
 """
-BY_TOKEN = """
+FOUND_BY_HASH = """
 ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;
 CREATE POLICY {table}_api ON {table} TO tagmill_api
   USING (account_id = nullif(current_setting('tagmill.account', true), '')::bigint
@@ -86,13 +86,41 @@ GRANT INSERT, DELETE ON sign_in_attempts TO tagmill_api;
 GRANT DELETE ON console_sessions, sign_in_links, sign_in_attempts TO tagmill_worker;
 """
 
+# As tagmill_metrics: sums over all accounts, for the page of the system and for /metrics. How large the blob store is,
+# crawlers count now and then; of several, the one that was heard of last says it.
+STORAGE = """
+CREATE FUNCTION tagmill_storage_metrics() RETURNS TABLE (name text, labels jsonb, value double precision)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+  SELECT 'database_bytes', '{}'::jsonb, pg_database_size(current_database())::float8
+  UNION ALL
+  SELECT 'table_bytes', jsonb_build_object('table', name), bytes FROM (
+    SELECT coalesce(parent.relname, own.relname) AS name, sum(pg_total_relation_size(own.oid))::float8 AS bytes
+    FROM pg_class own LEFT JOIN pg_inherits i ON i.inhrelid = own.oid
+      LEFT JOIN pg_class parent ON parent.oid = i.inhparent
+    WHERE own.relnamespace = 'public'::regnamespace AND own.relkind = 'r' GROUP BY 1) AS sizes WHERE bytes >= 1048576
+  UNION ALL
+  SELECT 'blob_bytes', jsonb_build_object('kind', kind), (stats ->> (kind || '_bytes'))::float8
+    FROM (SELECT stats FROM workers WHERE role = 'crawler' AND stats ? 'work_bytes'
+      ORDER BY last_seen_at DESC LIMIT 1) AS newest, unnest(ARRAY['raw', 'work', 'manifests']) AS kind
+    WHERE stats ? (kind || '_bytes')
+$$;
+CREATE FUNCTION tagmill_throughput() RETURNS TABLE (minute timestamptz, stage text, items bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+  SELECT date_trunc('minute', finished_at), stage, sum(done + failed)
+    FROM chunks WHERE finished_at > now() - interval '1 hour' GROUP BY 1, 2
+$$;
+REVOKE ALL ON FUNCTION tagmill_storage_metrics(), tagmill_throughput() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tagmill_storage_metrics(), tagmill_throughput() TO tagmill_api, tagmill_worker;
+"""
+
 
 def upgrade() -> None:
-    by_token = (BY_TOKEN.format(table=table) for table in ("console_sessions", "sign_in_links"))
-    for sql in (TABLES, POLICIES, *by_token, GRANTS):
+    by_token = (FOUND_BY_HASH.format(table=table) for table in ("console_sessions", "sign_in_links"))
+    for sql in (TABLES, POLICIES, *by_token, GRANTS, STORAGE):
         op.get_bind().exec_driver_sql(sql)
 
 
 def downgrade() -> None:
+    op.get_bind().exec_driver_sql("DROP FUNCTION tagmill_storage_metrics(), tagmill_throughput()")
     for table in ("sign_in_attempts", "sign_in_links", "console_sessions", "people"):
         op.get_bind().exec_driver_sql(f"DROP TABLE {table}")
