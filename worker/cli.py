@@ -5,6 +5,7 @@ import sys
 import typer
 
 from worker import (
+    cli_audit,
     cli_datasets,
     cli_doctor,
     cli_drift,
@@ -40,6 +41,7 @@ cli_train.register(app)
 cli_suggest.register(cli_datasets.app)
 app.add_typer(cli_datasets.app, name="datasets", rich_help_panel="Learn")
 app.add_typer(cli_drift.app, name="drift", rich_help_panel="Learn")
+app.add_typer(cli_audit.app, name="audit", rich_help_panel="Administer")
 app.add_typer(cli_keys.app, name="keys", rich_help_panel="Administer")
 app.add_typer(cli_models.app, name="models", rich_help_panel="Administer")
 app.add_typer(cli_rerun.app, name="rerun", rich_help_panel="Administer")
