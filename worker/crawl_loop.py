@@ -75,7 +75,7 @@ class Crawler:
             asyncio.create_task(self._claim_urgent(stop)),
             asyncio.create_task(pauses.keep()),
             asyncio.create_task(blob_sweep.keep(wiring.blobs(self._settings), self._in_thread)),
-            asyncio.create_task(blob_usage.keep(wiring.blobs(self._settings), self._in_thread, self._counters)),
+            asyncio.create_task(blob_usage.keep(wiring.blobs(self._settings), self._counters)),
         ]
         try:
             while not stop.is_set():

@@ -4,7 +4,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from api import errors
-from api.console import catalog, gallery, home, jobs, own, pictures, sign_in, static_files, submit
+from api.console import catalog, gallery, home, jobs, own, persons, pictures, sign_in, static_files, submit, system
 from api.console.pages import Pages, attach, nowhere
 from api.console.rendering import navigation
 from api.routing import House
@@ -16,6 +16,8 @@ PARTS: tuple[Pages, ...] = (
     jobs.pages,
     pictures.pages,
     catalog.pages,
+    system.pages,
+    persons.pages,
     own.pages,
 )
 # These add to the pages of the part that they belong to.
