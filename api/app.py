@@ -8,6 +8,11 @@ from flask import Flask, Response, g, request
 from prometheus_client import CollectorRegistry
 
 from api import (
+    appeals,
+    audit,
+    bank_entries,
+    bank_lists,
+    banks,
     deliveries,
     docs,
     drift,
@@ -20,8 +25,12 @@ from api import (
     metrics,
     moderations,
     openapi,
+    policies,
     products,
     results,
+    review_figures,
+    review_moves,
+    reviews,
     submit,
     training,
     webhooks,
@@ -43,12 +52,13 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-# `submit`, `events`, `results` and `deliveries` add to the routes of the resource they belong to.
+# The modules of `_ADDED` add to the routes of the resource they belong to.
 ROUTES: tuple[Routes, ...] = (
     *(jobs.routes, items.routes, labels.routes, products.routes, drift.routes, training.routes, health.routes),
-    *(moderations.routes, webhooks.routes),
+    *(moderations.routes, policies.routes, webhooks.routes),
+    *(appeals.routes, audit.routes, reviews.routes, banks.routes),
 )
-_ADDED = (submit, events, results, deliveries)
+_ADDED = (submit, events, results, deliveries, review_moves, review_figures, bank_entries, bank_lists)
 
 
 def create_app(settings: ApiSettings | None = None) -> Flask:

@@ -13,7 +13,7 @@ from api.errors import Fault, Problem
 
 Row = tuple[int, dict[str, Any] | Fault]
 
-COLUMNS: Final = ("url", "id", "product_id")
+COLUMNS: Final = ("url", "id", "product_id", "category")
 _READ: Final = 128 * 1024
 MAX_ROW_LINES: Final = 100
 
@@ -85,7 +85,7 @@ def ndjson_rows(file: IO[bytes], max_line: int) -> Iterator[Row]:
 
 
 def csv_rows(file: IO[bytes], max_line: int) -> Iterator[Row]:
-    """A header of url, id, product_id (any order, url at least), then a row an item; empty cells are absent."""
+    """A header of these columns (any order, url at least), then a row an item; empty cells are absent."""
     broken: list[tuple[int, Fault]] = []
     row_began = 0
 

@@ -51,7 +51,17 @@ ERRORS: Final[dict[str, tuple[int, str]]] = {
     "empty_job": (422, "A job needs at least one item"),
     "unknown_policy": (422, "There is no such policy"),
     "no_picture": (422, "The request holds no picture"),
+    "not_appealable": (409, "There is nothing to appeal against"),
+    "appeal_open": (409, "An appeal is open already"),
+    "stale_review": (409, "The review has moved on"),
+    "exposure_limit": (429, "Enough pictures seen clear for a day"),
     "invalid_labels": (422, "Some labels are wrong"),
+    "invalid_policy": (422, "The policy is not valid"),
+    "policy_name_taken": (409, "The policy's name is taken"),
+    "policy_read_only": (403, "The policy is the installation's"),
+    "policy_in_use": (409, "The policy is assigned"),
+    "invalid_hash_list": (422, "The list of hashes cannot be read"),
+    "weak_hash": (409, "The picture has too little detail to find others by"),
     "too_many_items": (422, "Too many items"),
     "too_many_files": (413, "Too many files"),
     "file_too_large": (413, "A file is too large"),
@@ -107,6 +117,8 @@ FAULTS: Final[dict[str, str]] = {
     "file_too_large": "The file is larger than allowed.",
     "unknown_group": "The model of the item's tags has no such label group; `new` takes it all the same.",
     "unknown_label": "The model of the item's tags has no such label; `new` takes it all the same.",
+    "invalid_pdq": "A PDQ hash is 64 hexadecimal digits.",
+    "unsupported_signal": "The line or item holds no PDQ hash but a signal of another type.",
     "label_count": "Of an exclusive group exactly one label holds.",
     "not_found": "There is no such item.",
     "conflict": "The item has no picture.",
@@ -115,8 +127,8 @@ FAULTS: Final[dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong: `field` inside an object, `line` (from 1) of a text body, `item` (from 0) of a list
-    or an archive, `file` by its name."""
+    """One thing that is wrong: `field` inside an object, `line` and `column` (from 1) of a text, `item` (from 0) of a
+    list or an archive, `file` by its name."""
 
     code: str
     detail: str
@@ -124,6 +136,7 @@ class Fault:
     line: int | None = None
     item: int | None = None
     file: str | None = None
+    column: int | None = None
 
     def at(self, unit: Literal["line", "item"], place: int) -> "Fault":
         """The same fault, in this line or item."""

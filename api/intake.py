@@ -74,7 +74,7 @@ class Intake:
         if code is not None:
             self._note(Fault(code, CODES[code].meaning, field="url").at(self._unit, place))
             return None
-        return NewItem(sent.url, None, None, sent.id, sent.product_id)
+        return NewItem(sent.url, None, None, sent.id, sent.product_id, sent.category)
 
     def _note(self, fault: Fault) -> None:
         if len(self._faults) < MAX_FAULTS:

@@ -30,6 +30,7 @@ def job_out(call: Call, job: Job, counts: Progress | None = None) -> JobOut:
     return JobOut.model_validate(
         {
             **{name: getattr(job, name) for name in _COPIED},
+            "policy": f"{job.policy['name']}@{job.policy['version']}",
             "url": url,
             "links": links(url),
             "progress": None if counts is None else _progress_out(counts),
@@ -38,7 +39,7 @@ def job_out(call: Call, job: Job, counts: Progress | None = None) -> JobOut:
 
 
 _COPIED = (
-    "id", "name", "state", "lane", "analyses", "total", "models", "created_at", "started_at", "cancelled_at",
+    "id", "name", "state", "lane", "analyses", "total", "models", "context", "created_at", "started_at", "cancelled_at",
     "settled_at",
 )  # fmt: skip
 

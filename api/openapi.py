@@ -14,6 +14,7 @@ from api.schemas import ProblemDocument
 REF: Final = "#/components/schemas/{model}"
 _PATH_SCHEMAS: Final[dict[str, dict[str, Any]]] = {
     "uuid": {"type": "string", "format": "uuid"},
+    "int": {"type": "integer", "minimum": 0},
     "default": {"type": "string"},
     "path": {"type": "string"},
 }

@@ -2,12 +2,15 @@
 
 import base64
 import binascii
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from api.errors import Problem
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def _encode(kind: bytes, position: bytes) -> str:
@@ -53,6 +56,16 @@ def after_moderation(moderation_id: UUID) -> str:
 def moderation_of(cursor: str) -> UUID:
     """The upload that `after_moderation` was given; Problem `invalid_cursor`."""
     return UUID(bytes=_decode(b"m", 16, cursor))
+
+
+def after_review(review_id: UUID) -> str:
+    """The cursor behind this review in a list of reviews."""
+    return _encode(b"v", review_id.bytes)
+
+
+def review_of(cursor: str) -> UUID:
+    """The review that `after_review` was given; Problem `invalid_cursor`."""
+    return UUID(bytes=_decode(b"v", 16, cursor))
 
 
 def after_item(job_id: UUID, seq: int) -> str:
@@ -126,3 +139,32 @@ def after_entry(entry_id: int) -> str:
 def entry_of(cursor: str) -> int:
     """The entry that `after_entry` was given; Problem `invalid_cursor`."""
     return int.from_bytes(_decode(b"e", 8, cursor), "big", signed=True)
+
+
+def after_bank_entry(bank_id: UUID, entry_id: UUID) -> str:
+    """The cursor behind this entry of a hash bank."""
+    return _encode(b"b", bank_id.bytes + entry_id.bytes)
+
+
+def bank_entry_of(cursor: str, bank_id: UUID) -> UUID:
+    """The entry that `after_bank_entry` was given, for the same bank; Problem `invalid_cursor`."""
+    raw = _decode(b"b", 32, cursor)
+    if raw[:16] != bank_id.bytes:
+        raise Problem("invalid_cursor", "The cursor belongs to another bank.")
+    return UUID(bytes=raw[16:])
+
+
+def after_hit(entry_id: UUID, at: datetime, sha256: bytes) -> str:
+    """The cursor behind this hit of an entry."""
+    return _encode(b"h", entry_id.bytes + ((at - _EPOCH) // _MICROSECOND).to_bytes(8, "big") + sha256)
+
+
+def hit_of(cursor: str, entry_id: UUID) -> tuple[datetime, bytes]:
+    """The hit that `after_hit` was given, for the same entry; Problem `invalid_cursor`."""
+    raw = _decode(b"h", 56, cursor)
+    if raw[:16] != entry_id.bytes:
+        raise Problem("invalid_cursor", "The cursor belongs to another entry.")
+    try:
+        return _EPOCH + int.from_bytes(raw[16:24], "big") * _MICROSECOND, raw[24:]
+    except OverflowError:
+        raise Problem("invalid_cursor", "The cursor is of no time.") from None

@@ -28,6 +28,10 @@ class Sent(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+CONTEXT = r"^[a-z0-9_.-]{0,64}$"
+POLICY = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
+
+
 class ItemIn(Sent):
     """One picture by URL."""
 
@@ -38,6 +42,13 @@ class ItemIn(Sent):
     product_id: str | None = Field(
         default=None, min_length=1, max_length=MAX_ID, pattern=PLAIN, description="The product it shows."
     )
+    category: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        pattern=PLAIN,
+        description="What it is declared to show, in the words of the tagger; policies may compare the two.",
+    )
 
 
 class JobOptions(Sent):
@@ -46,6 +57,12 @@ class JobOptions(Sent):
     analyses: list[Analysis] = Field(default=["tags", "moderation"], min_length=1, max_length=2)
     lane: Lane = Field(default="bulk", description="Interactive jobs go first.")
     name: str | None = Field(default=None, min_length=1, max_length=200, pattern=PLAIN)
+    context: str = Field(default="", pattern=CONTEXT, description="Where the pictures are to be shown: avatar, …")
+    policy: str | None = Field(
+        default=None,
+        pattern=POLICY,
+        description="The policy that decides; without it, the one assigned to the context.",
+    )
 
 
 class JobIn(JobOptions):
@@ -67,6 +84,7 @@ class FaultOut(BaseModel):
     detail: str
     field: str | None = None
     line: int | None = Field(default=None, description="Line of a text body, from 1.")
+    column: int | None = Field(default=None, description="Column of that line, from 1.")
     item: int | None = Field(default=None, description="Place in the list or archive, from 0.")
     file: str | None = Field(default=None, description="Name of the uploaded file or archive member.")
 
@@ -121,6 +139,8 @@ class JobOut(BaseModel):
     analyses: list[Analysis]
     total: int
     models: dict[str, str | None] = Field(description="The model versions pinned at submit, by analysis.")
+    context: str
+    policy: str = Field(description="The policy pinned at submit, name@version.")
     created_at: datetime
     started_at: datetime | None
     cancelled_at: datetime | None

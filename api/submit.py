@@ -41,6 +41,8 @@ class SubmitQuery(Parameters):
     analyses: str | None = Field(default=None, description="`tags`, `moderation` or both, with a comma. Default both.")
     lane: Lane | None = Field(default=None, description="Interactive jobs go first. Default `bulk`.")
     name: str | None = Field(default=None, description="A name for people.")
+    context: str | None = Field(default=None, description="Where the pictures are to be shown: avatar, listing, …")
+    policy: str | None = Field(default=None, description="The policy that decides. Default the one assigned.")
     on_invalid: OnInvalid = Field(
         default="refuse",
         description="`refuse`: one bad line or item refuses the whole job, with the first 100 of them;"
@@ -49,7 +51,7 @@ class SubmitQuery(Parameters):
 
     def options(self) -> dict[str, Any]:
         """The job options that were given."""
-        given = self.model_dump(include={"lane", "name"}, exclude_none=True)
+        given = self.model_dump(include={"lane", "name", "context", "policy"}, exclude_none=True)
         if self.analyses is not None:
             given["analyses"] = self.analyses.split(",")
         return given
@@ -77,7 +79,8 @@ def _spec(options: dict[str, Any], source: Literal["body", "query"]) -> JobSpec:
     except ValidationError as error:
         code = "invalid_body" if source == "body" else "invalid_parameter"
         raise Problem(code, "See `errors`.", faults_of(error)) from error
-    return JobSpec(tuple(dict.fromkeys(asked.analyses)), asked.lane, asked.name)
+    analyses = tuple(dict.fromkeys(asked.analyses))
+    return JobSpec(analyses, asked.lane, asked.name, context=asked.context, policy=asked.policy)
 
 
 def _no_options(query: SubmitQuery, where: str) -> None:
@@ -170,9 +173,9 @@ _READERS: Final = {
         "bad_request", "body_incomplete", "body_timeout", "body_too_large", "empty_job", "file_too_large",
         "idempotency_in_flight", "idempotency_key_reused", "invalid_body", "invalid_csv", "invalid_idempotency_key",
         "invalid_items", "invalid_json", "invalid_multipart", "invalid_utf8", "too_many_files", "too_many_items",
-        "unsupported_encoding", "unsupported_media_type", "zip_bomb", "zip_corrupt", "zip_duplicate_name",
-        "zip_encrypted", "zip_lying_size", "zip_method", "zip_nested", "zip_path", "zip_symlink", "zip_too_large",
-        "zip_too_many_members",
+        "unknown_policy", "unsupported_encoding", "unsupported_media_type", "zip_bomb", "zip_corrupt",
+        "zip_duplicate_name", "zip_encrypted", "zip_lying_size", "zip_method", "zip_nested", "zip_path",
+        "zip_symlink", "zip_too_large", "zip_too_many_members",
     ),
 )  # fmt: skip
 def create(call: Call, query: SubmitQuery) -> Response:
@@ -180,7 +183,8 @@ def create(call: Call, query: SubmitQuery) -> Response:
 
     - `application/json`: the object below, `items` of any allowed length.
     - `application/x-ndjson`: one item object a line; job options as query parameters.
-    - `text/csv`: a header naming the columns `url`, `id`, `product_id` (the first is needed), then a row an item.
+    - `text/csv`: a header naming the columns `url`, `id`, `product_id`, `category` (the first is needed), then a row an
+      item.
     - `multipart/form-data`: every part with a file name is a picture; a part `options` may hold job options as JSON.
     - `application/zip`: every member is a picture.
 

@@ -18,8 +18,10 @@ from db.tables import Account, ApiKey
 
 SCOPES: Final = (
     *("jobs:write", "jobs:read", "labels:write", "catalog:read", "system:read", "models:read", "models:write"),
-    *("webhooks:read", "webhooks:write"),
+    *("webhooks:read", "webhooks:write", "policies:read", "policies:write"),
     *("moderation:read", "moderation:write"),
+    *("audit:read", "reviews:read", "reviews:write"),
+    *("banks:read", "banks:write"),
 )
 # What a key has unless more is asked for: system:read opens numbers of all accounts, and models are the installation's.
 CLIENT_SCOPES: Final = (

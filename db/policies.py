@@ -13,9 +13,10 @@ results say it, is one policy to whoever reads it.
 from typing import Final
 
 from sqlalchemy import ColumnElement, Select, func, or_, select, text
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
-from db import audit, locks, policy
+from db import audit, locks, policy, policy_document
 from db.errors import Conflict, NotFound
 from db.policy_assignments import assigned_to
 from db.policy_tables import PolicyActivation, PolicyVersion
@@ -109,22 +110,24 @@ def retire(session: Session, owner: Owner, name: str, version: int, *, actor: st
 
 def get(session: Session, account_id: Owner, name: str, version: int | None = None) -> PolicyVersion:
     """A version that the account may read; without a number the active one, else the newest. Raises NotFound."""
-    query = select(PolicyVersion).where(_readable(account_id), PolicyVersion.name == name)
-    if version is not None:
-        query = query.where(PolicyVersion.version == version)
-    newest_first = query.order_by(PolicyVersion.state != "active", PolicyVersion.version.desc()).limit(1)
-    row = session.scalar(newest_first)
+    row = None
+    if policy_document.is_name(name) and (version or 0) < 2**31:
+        query = select(PolicyVersion).where(_readable(account_id), PolicyVersion.name == name)
+        if version is not None:
+            query = query.where(PolicyVersion.version == version)
+        newest_first = query.order_by(PolicyVersion.state != "active", PolicyVersion.version.desc())
+        row = session.scalar(newest_first.limit(1))
     if row is None:
-        raise NotFound(f"There is no policy {name}{'' if version is None else f'@{version}'}.")
+        raise NotFound("There is no such policy." if version is None else "There is no such version of a policy.")
     return row
 
 
 def versions(session: Session, account_id: Owner, name: str) -> list[PolicyVersion]:
     """All versions of a name that the account may read, newest first. Raises NotFound."""
     query = select(PolicyVersion).where(_readable(account_id), PolicyVersion.name == name)
-    rows = list(session.scalars(query.order_by(PolicyVersion.version.desc())))
+    rows = list(session.scalars(query.order_by(PolicyVersion.version.desc()))) if policy_document.is_name(name) else []
     if not rows:
-        raise NotFound(f"There is no policy {name}.")
+        raise NotFound("There is no such policy.")
     return rows
 
 
@@ -133,7 +136,7 @@ def page(session: Session, account_id: Owner, *, after: str | None = None, limit
     query = (
         select(PolicyVersion)
         .where(_readable(account_id))
-        .distinct(PolicyVersion.name)
+        .ext(distinct_on(PolicyVersion.name))
         .order_by(PolicyVersion.name, PolicyVersion.state != "active", PolicyVersion.version.desc())
         .limit(limit)
     )

@@ -1,4 +1,4 @@
-"""Which policy decides where: assignments to an account (or all) in a context (or all), of which the most specific wins:
+"""Which policy decides where: assignments to an account (or all) in a context (or all). The most specific wins:
 
     account and context · account · context · neither (the installation's default)
 
@@ -8,9 +8,10 @@ Rows are only added: the newest of an account and a context counts, older ones a
 from typing import Any
 
 from sqlalchemy import func, or_, select, text
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
-from db import audit, locks, policy
+from db import audit, locks, policy, policy_document
 from db.errors import Conflict, NotFound
 from db.policy_tables import PolicyAssignment, PolicyVersion
 
@@ -58,7 +59,7 @@ def current(session: Session, account_id: int | None) -> list[PolicyAssignment]:
     query = (
         select(PolicyAssignment)
         .where(_concerns(account_id))
-        .distinct(PolicyAssignment.account_id, PolicyAssignment.context)
+        .ext(distinct_on(PolicyAssignment.account_id, PolicyAssignment.context))
         .order_by(PolicyAssignment.account_id, PolicyAssignment.context, PolicyAssignment.id.desc())
     )
     rows = [row for row in session.scalars(query) if row.policy is not None]
@@ -85,7 +86,7 @@ def pinned(session: Session, account_id: int, context: str, name: str | None = N
         return dict(policy.NO_POLICY if found is None else found.document)
     asked = _active(session, account_id, name)
     if asked is None:
-        raise UnknownPolicy(f"There is no active policy {name}.")
+        raise UnknownPolicy("There is no active policy of this name.")
     return asked.document
 
 
@@ -102,17 +103,19 @@ def assigned_to(session: Session, owner: int | None, name: str) -> list[str]:
 def _require_active(session: Session, account_id: int | None, name: str) -> None:
     if _active(session, account_id, name) is not None:
         return
-    known = session.scalar(
+    known = policy_document.is_name(name) and session.scalar(
         select(PolicyVersion.id)
         .where(PolicyVersion.name == name, or_(_whose(account_id), PolicyVersion.account_id.is_(None)))
         .limit(1)
     )
-    if known is None:
-        raise NotFound(f"There is no policy {name}.")
+    if not known:
+        raise NotFound("There is no such policy.")
     raise Conflict(f"{name} has no active version: activate one first.")
 
 
 def _active(session: Session, account_id: int | None, name: str) -> PolicyVersion | None:
+    if not policy_document.is_name(name):
+        return None
     return session.scalar(
         select(PolicyVersion).where(
             PolicyVersion.name == name,

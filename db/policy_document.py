@@ -47,6 +47,11 @@ def policy(document: Mapping[str, Any]) -> Policy:
     return found
 
 
+def is_name(text: str) -> bool:
+    """Whether a policy could have this name."""
+    return re.fullmatch(NAME, text) is not None
+
+
 def _policy(document: Mapping[str, Any], faults: Faults) -> Policy | None:
     short = "thresholds" in document
     faults.unknown(document, ("thresholds", *COMMON) if short else ("mode", "rules", "otherwise", *COMMON), ())

@@ -43,7 +43,7 @@ def contexts(session: Session, chunk: Chunk) -> dict[int, str]:
     if "policies" not in chunk.options:
         return {}
     parameters = {"rerun": chunk.options["rerun"], "lo": chunk.lo, "hi": chunk.hi, "account_id": chunk.account_id}
-    return {seq: context for seq, context in session.execute(_SOURCES, parameters)}
+    return {row.seq: row.context for row in session.execute(_SOURCES, parameters)}
 
 
 _CONTEXTS = text("SELECT DISTINCT j.context FROM chosen c JOIN jobs j ON j.id = c.job_id ORDER BY 1")

@@ -257,8 +257,9 @@ _CHOOSE = text(
 _ADD_JOB = text(
     """
     INSERT INTO jobs (id, account_id, name, lane, analyses, options, context, bucket, total, models, policy, settled)
-    VALUES (:new_job, :account_id, :name, 'bulk', ARRAY[CAST(:task AS text)], CAST(:options AS jsonb), :context, :bucket,
-      :total, CAST(:models AS jsonb), CAST(:policy AS jsonb), jsonb_build_object('ingested', CAST(:total AS integer)))
+    VALUES (:new_job, :account_id, :name, 'bulk', ARRAY[CAST(:task AS text)], CAST(:options AS jsonb), :context,
+      :bucket, :total, CAST(:models AS jsonb), CAST(:policy AS jsonb),
+      jsonb_build_object('ingested', CAST(:total AS integer)))
     """
 )
 _ADD_RERUN = text(

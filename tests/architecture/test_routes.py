@@ -19,12 +19,19 @@ from tests.conftest import TestAccount
 PUBLIC = {"/healthz", "/readyz", "/openapi.json", "/docs", "/docs.css"}
 _ID = "01890000-0000-7000-8000-000000000000"
 SAMPLE = {
+    "uuid:bank_id": _ID,
+    "uuid:entry_id": _ID,
+    "uuid:change_id": _ID,
     "uuid:webhook_id": _ID,
     "uuid:event_id": _ID,
     "uuid:job_id": _ID,
+    "uuid:review_id": _ID,
+    "uuid:gold_id": _ID,
     "uuid:run_id": _ID,
     "uuid:moderation_id": _ID,
-    "item_id": "x-1",
+    "uuid:appeal_id": _ID, "item_id": "x-1",
+    "policy_name": "x",
+    "int:policy_version": "1",
     "path:product_id": "x",
 }
 
