@@ -7,6 +7,7 @@ folder, so that `tagmill submit` finds the system that `tagmill up` runs.
 import fcntl
 import json
 import os
+import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -38,6 +39,7 @@ class Home:
         self.run = self.root / "run"
         self.log = self.root / "tagmill.log"
         self.key = self.root / "api-key"
+        self._webhook_key = self.root / "webhook-key"
         self._running = self.root / "up.json"
         self._lock: IO[str] | None = None
 
@@ -101,3 +103,11 @@ class Home:
             return self.key.read_text(encoding="ascii").strip() or None
         except OSError:
             return None
+
+    def webhook_key(self) -> str:
+        """The key that webhook secrets are derived from, made at first and kept: with another one no secret signs."""
+        if not self._webhook_key.exists():
+            fresh = self._webhook_key.with_suffix(".new")
+            write_private(fresh, secrets.token_hex(32))
+            fresh.replace(self._webhook_key)
+        return self._webhook_key.read_text(encoding="ascii").strip()

@@ -242,6 +242,7 @@ class Supervisor:
             "TAGMILL_BROKER_URL": self.broker_url,
             "TAGMILL_BLOB_ROOT": os.environ.get("TAGMILL_BLOB_ROOT", str(self.home.blobs)),
             "TAGMILL_MODEL_ROOT": os.environ.get("TAGMILL_MODEL_ROOT", str(self.home.models)),
+            "TAGMILL_WEBHOOK_KEYS": os.environ.get("TAGMILL_WEBHOOK_KEYS") or self.home.webhook_key(),
             "PROMETHEUS_MULTIPROC_DIR": str(self._fresh_folder("metrics")),
             **self._settings,
         }

@@ -128,7 +128,7 @@ def test_networks_give_each_role_no_more_than_it_needs(files: dict[str, dict[str
     networks, services = files["gpu"]["networks"], files["gpu"]["services"]
     assert {name for name, network in networks.items() if network.get("internal")} == {"database", "broker"}
     outside = {name for name, service in services.items() if "outside" in service["networks"]}
-    assert outside == {"crawler", "tools"}
+    assert outside == {"crawler", "maintenance", "tools"}, "to fetch, to send webhooks, to pull models"
     assert services["crawler"]["networks"] == ["database", "outside"]
     assert services["worker"]["networks"] == ["database", "broker"], "hostile bytes may be there: no way out"
     assert services["trainer"]["networks"] == ["database"], "so may they here"
