@@ -12,8 +12,8 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from db import audit, bank_changes, banks
-from db.bank_tables import Bank, Entry, HashHit
-from db.errors import Conflict, NotFound
+from db.bank_tables import Bank, Entry
+from db.errors import Conflict, DbError, NotFound
 from db.ids import parse_item_id, uuid7
 
 BATCH: Final = 1000
@@ -53,6 +53,12 @@ class Picture:
     quality: int
 
 
+class WeakHash(DbError):
+    """The picture has so little detail that its hash would match pictures which have nothing to do with it."""
+
+    code = "weak_hash"
+
+
 def picture_of(session: Session, account_id: int | None, public_id: str) -> Picture:
     """The picture of an item (of any account without one); NotFound, and Conflict where it has no hash."""
     try:
@@ -65,6 +71,15 @@ def picture_of(session: Session, account_id: int | None, public_id: str) -> Pict
     if row.pdq is None:
         raise Conflict("The item has no picture with a PDQ hash.")
     return Picture(bytes(row.sha256), f"{int(row.pdq, 2):064x}", row.pdq_quality or 0)
+
+
+def of_item(session: Session, account_id: int | None, bank_id: UUID, public_id: str) -> Picture:
+    """The picture of an item, for an entry of this bank; NotFound, Conflict, WeakHash."""
+    bank = banks.read(session, account_id, bank_id)
+    picture = picture_of(session, account_id, public_id)
+    if picture.quality < bank.quality:
+        raise WeakHash(f"Its PDQ quality is {picture.quality}, and the bank matches from {bank.quality} upwards.")
+    return picture
 
 
 def add(session: Session, account_id: int | None, bank_id: UUID, new: NewEntry, actor: str) -> tuple[Entry, UUID]:
@@ -178,21 +193,6 @@ def release(session: Session, account_id: int | None, bank_id: UUID, entry_id: U
     entry.released_at = session.scalar(text("SELECT now()"))
     audit.record(session, account_id, actor, "bank.entry_release", str(entry.id), bank=str(bank.id))
     return entry, _changed(session, bank, entry, "match", actor)
-
-
-def hits(
-    session: Session, account_id: int | None, entry_id: UUID, *, after: tuple[datetime, bytes] | None = None,
-    limit: int = 100,
-) -> list[HashHit]:  # fmt: skip
-    """What an entry hit among an account's pictures (all accounts' without one), newest first."""
-    query = select(HashHit).where(HashHit.entry_id == entry_id)
-    if account_id is not None:
-        query = query.where(HashHit.account_id == account_id)
-    if after is not None:
-        query = query.where(
-            (HashHit.created_at < after[0]) | ((HashHit.created_at == after[0]) & (HashHit.sha256 < after[1]))
-        )
-    return list(session.scalars(query.order_by(HashHit.created_at.desc(), HashHit.sha256.desc()).limit(limit)))
 
 
 def _changed(session: Session, bank: Bank, entry: Entry, mode: str, actor: str) -> UUID:

@@ -32,13 +32,14 @@ def unit(form: str) -> str:
     return FORMS[form][0]
 
 
-def written(entries: Iterable[Entry], form: str) -> Iterator[str]:
-    """A list of entries as text, line by line: csv or signals."""
+def written(entries: Iterable[Entry], form: str, *, head: bool = True) -> Iterator[str]:
+    """A list of entries as text, line by line: csv (with its `head`, or not) or signals."""
     if form == "signals":
         for entry in entries:
             yield f"pdq {entry.hash}\n"
         return
-    yield ",".join((*COLUMNS, *MADE)) + "\r\n"
+    if head:
+        yield ",".join((*COLUMNS, *MADE)) + "\r\n"
     for entry in entries:
         cells = {
             "pdq": entry.hash,

@@ -11,12 +11,12 @@ from typing import Any, Final
 from uuid import UUID
 
 import numpy as np
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from db import bank_matching
 from db.bank_index import HashIndex
-from db.bank_tables import BankChange
+from db.bank_tables import BankChange, Entry
 from db.banks import COUNTS
 from db.session import driver_connection
 
@@ -55,6 +55,39 @@ def matches(
     rows = session.execute(text(_MATCHES.format(apart=_apart(session))), parameters).all()
     found = [Match(bytes(r.sha256), int(r.distance), r.created_at, r.job_id, r.seq, r.verdict) for r in rows]
     return (rows[0].total if rows else 0), found
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """An entry within its bank's distance of a hash; `counts`: it decides on pictures now."""
+
+    entry: Entry
+    bank: str
+    kind: str
+    distance: int
+    counts: bool
+
+
+def near(session: Session, account_id: int | None, pdq: str, limit: int = 100) -> list[Near]:
+    """The entries of an account's banks (the installation's without one) that a hash matches, the nearest first."""
+    rows = session.execute(_NEAR, {"account_id": account_id, "pdq": bits(pdq), "limit": limit}).all()
+    entries = {e.id: e for e in session.scalars(select(Entry).where(Entry.id.in_([row.id for row in rows])))}
+    return [Near(entries[row.id], row.name, row.kind, row.distance, row.counts) for row in rows]
+
+
+def hits(
+    session: Session,
+    account_id: int | None,
+    entry_id: UUID,
+    *,
+    after: tuple[datetime, bytes] | None = None,
+    limit: int = 100,
+) -> list[Match]:
+    """What an entry hit among an account's pictures (all accounts' without one), newest first."""
+    at, sha = after or (None, None)
+    parameters = {"account_id": account_id, "entry_id": entry_id, "at": at, "sha": sha, "limit": limit}
+    rows = session.execute(_HITS, parameters)
+    return [Match(bytes(r.sha256), r.distance, r.created_at, r.job_id, r.seq, r.verdict) for r in rows]
 
 
 def find(session: Session, change: BankChange, after: tuple[int, bytes] | None = None) -> tuple[int, bytes] | None:
@@ -108,18 +141,43 @@ def _apart(session: Session) -> str:
 
 PLAIN: Final = "bit_count(i.pdq # CAST(:pdq AS bit(256)))"
 VECTOR: Final = "(i.pdq <~> CAST(:pdq AS bit(256)))"
-_MATCHES: Final = """
-    SELECT n.*, r.job_id, r.seq, r.verdict FROM (
-      SELECT i.account_id, i.sha256, i.created_at, {apart} AS distance, count(*) OVER () AS total
-      FROM images i
-      WHERE i.account_id = :account_id AND i.pdq_quality >= :quality AND {apart} <= :distance
-      ORDER BY i.created_at DESC, i.sha256 LIMIT :limit) n
+# Of a picture `n`: the newest result that shows it.
+_SHOWN: Final = """
     LEFT JOIN LATERAL (
       SELECT r.job_id, r.seq, r.moderation ->> 'verdict' AS verdict FROM results r
       WHERE r.account_id = n.account_id AND r.sha256 = n.sha256 AND r.outcome = 'done'
       ORDER BY r.created_at DESC LIMIT 1) r ON true
-    ORDER BY n.created_at DESC, n.sha256
+    ORDER BY n.created_at DESC, n.sha256 DESC
 """
+_MATCHES: Final = (
+    """
+    SELECT n.*, r.job_id, r.seq, r.verdict FROM (
+      SELECT i.account_id, i.sha256, i.created_at, {apart} AS distance, count(*) OVER () AS total
+      FROM images i
+      WHERE i.account_id = :account_id AND i.pdq_quality >= :quality AND {apart} <= :distance
+      ORDER BY i.created_at DESC, i.sha256 DESC LIMIT :limit) n
+"""
+    + _SHOWN
+)
+_HITS = text(
+    """
+    SELECT n.*, r.job_id, r.seq, r.verdict FROM (
+      SELECT account_id, sha256, distance, created_at FROM hash_hits
+      WHERE entry_id = :entry_id AND (CAST(:account_id AS bigint) IS NULL OR account_id = :account_id)
+        AND (CAST(:at AS timestamptz) IS NULL OR (created_at, sha256) < (:at, CAST(:sha AS bytea)))
+      ORDER BY created_at DESC, sha256 DESC LIMIT :limit) n
+"""
+    + _SHOWN
+)
+_NEAR = text(
+    f"""
+    SELECT e.id, b.name, b.kind, bit_count(e.pdq # CAST(:pdq AS bit(256))) AS distance, {COUNTS} AS counts
+    FROM hash_entries e JOIN hash_banks b ON b.id = e.bank_id
+    WHERE b.account_id IS NOT DISTINCT FROM CAST(:account_id AS bigint) AND b.removed_at IS NULL
+      AND e.removed_at IS NULL AND bit_count(e.pdq # CAST(:pdq AS bit(256))) <= b.distance
+    ORDER BY distance, e.id LIMIT :limit
+    """
+)
 _FIND: Final = """
     INSERT INTO hash_hits (account_id, sha256, entry_id, bank_id, distance, retroactive)
     SELECT i.account_id, i.sha256, :id, :bank_id, {apart}, true FROM images i

@@ -28,6 +28,23 @@ class Surge:
     usual: float
 
 
+@dataclass(frozen=True)
+class State:
+    """All banks together: entries that are not removed, those in quarantine and the names of their banks, and how long
+    the oldest change has waited."""
+
+    banks: int
+    entries: int
+    quarantined: int
+    names: list[str]
+    waits_s: float
+
+
+def state(session: Session) -> State:
+    """How hash banks are, of all accounts."""
+    return State(*session.execute(_STATE).one())
+
+
 def expire(session: Session, limit: int = 100) -> int:
     """on → expired for entries whose time is over; what they hit is decided again. How many."""
     ended = session.execute(_EXPIRED, {"limit": limit}).all()
@@ -66,6 +83,14 @@ def _end(session: Session, row: Any, mode: str, *, expired_at: bool) -> Bank:
     return bank
 
 
+_STATE = text(
+    """
+    SELECT count(DISTINCT b.id), count(e.id), count(e.id) FILTER (WHERE e.quarantined_at IS NOT NULL),
+      coalesce(array_agg(DISTINCT b.name) FILTER (WHERE e.quarantined_at IS NOT NULL), '{}'),
+      (SELECT coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 FROM bank_changes WHERE state <> 'done')
+    FROM hash_banks b LEFT JOIN hash_entries e ON e.bank_id = b.id AND e.removed_at IS NULL WHERE b.removed_at IS NULL
+    """
+)
 _EXPIRED = text(
     """
     SELECT id, bank_id FROM hash_entries

@@ -135,15 +135,15 @@ def change(session: Session, account_id: int | None, bank_id: UUID, actor: str, 
     return bank
 
 
-def remove(session: Session, account_id: int | None, bank_id: UUID, actor: str) -> None:
-    """The bank and its entries count no more; old decisions keep naming them."""
+def remove(session: Session, account_id: int | None, bank_id: UUID, actor: str) -> UUID:
+    """The bank and its entries count no more; old decisions keep naming them. The change that works it off."""
     bank = read(session, account_id, bank_id, lock=True)
-    session.execute(text("UPDATE hash_banks SET removed_at = now(), revision = revision + 1 WHERE id = :id"), {
-        "id": bank.id
-    })  # fmt: skip
-    session.refresh(bank)
-    bank_changes.open_(session, bank, "recheck", actor)
+    bank.removed_at = session.scalar(text("SELECT now()"))
+    bank.revision += 1
+    session.flush()
+    change_id = bank_changes.open_(session, bank, "recheck", actor)
     audit.record(session, account_id, actor, "bank.remove", str(bank.id))
+    return change_id
 
 
 def hits_of(session: Session, account_id: int, shas: Sequence[bytes]) -> dict[bytes, list[Hit]]:

@@ -1,4 +1,4 @@
-"""A line without crawlers and networks, for tests of hash banks: pictures with chosen hashes and scores go through it."""
+"""A line without crawlers and networks, for tests of hash banks: chosen hashes and scores go through it."""
 
 import hashlib
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Hash banks over the tables: what is matched, what counts, what a change decides again, and nothing lost in between."""
+"""Hash banks over the tables: what is matched, what counts, what a change decides again, and nothing is missed."""
 
 import threading
 from datetime import UTC, datetime, timedelta

@@ -1,0 +1,32 @@
+"""The doctor's look at hash banks: entries in quarantine, and changes that nobody works off."""
+
+from collections.abc import Iterator
+
+from db import bank_surge
+from db.session import Database
+from worker.findings import Finding
+from worker.local import Place
+
+SLOW_S = 60.0
+
+
+def banks(where: Place) -> Iterator[Finding]:
+    """One finding; none where there are no banks."""
+    at = Database(where.database_url, pool_size=1)
+    try:
+        with at.transaction() as session:
+            state = bank_surge.state(session)
+    finally:
+        at.dispose()
+    if not state.banks:
+        return
+    said = f"{state.banks} with {state.entries} entries"
+    if state.quarantined:
+        first = ", ".join(state.names)
+        said += f"; {state.quarantined} in quarantine ({first})"
+        yield Finding("banks", "warning", said, "tagmill banks list BANK --state quarantined; then release or remove")
+    elif state.waits_s > SLOW_S:
+        said += f"; a change waits for {state.waits_s:.0f} s"
+        yield Finding("banks", "warning", said, "tagmill maintenance must run: it works off bans")
+    else:
+        yield Finding("banks", "good", said)
