@@ -1,6 +1,8 @@
 """A picture server in a process of its own, so that serving costs the system under test nothing but CPU.
 
 python -m bench.pictures FOLDER    prints its port, then serves every file of the folder until stdin closes
+
+A query is appended to the file's bytes, which decoders do not mind: so one file is as many pictures as are asked for.
 """
 
 import asyncio
@@ -29,8 +31,10 @@ class _Protocol(asyncio.Protocol):
         self._pending += data
         while b"\r\n\r\n" in self._pending:
             request, _, self._pending = self._pending.partition(b"\r\n\r\n")
-            body = self._files.get(request.split(b" ", 2)[1])
-            self._transport.write(MISSING if body is None else HEAD + b"%d\r\n\r\n" % len(body) + body)
+            path, _, query = request.split(b" ", 2)[1].partition(b"?")
+            body = self._files.get(path)
+            size = len(body or b"") + len(query)
+            self._transport.write(MISSING if body is None else HEAD + b"%d\r\n\r\n" % size + body + query)
 
 
 async def _serve(folder: Path) -> None:

@@ -108,6 +108,19 @@ class Client:
         """Put failed items back; ``only`` these codes, or all that failed."""
         return self._json("POST", _path(job_id, "/retry"), json={"only": only} if only else {})
 
+    def moderate(
+        self, body: bytes, content_type: str, *, params: Mapping[str, str], wait_s: int, idempotency_key: str
+    ) -> dict[str, Any]:
+        """Send one picture for moderation and hold on for its verdict; the answer may still be `pending`."""
+        headers = {"Content-Type": content_type, "Idempotency-Key": idempotency_key, "Prefer": f"wait={wait_s}"}
+        options = {"params": params, "headers": headers, "content": body, "timeout": wait_s + 60.0}
+        return self._json("POST", "/v1/moderations", **options)
+
+    def moderation(self, moderation_id: str, *, wait_s: int) -> dict[str, Any]:
+        """An upload, held back while it is `pending` for up to so many seconds."""
+        path = f"/v1/moderations/{quote(moderation_id, safe='')}"
+        return self._json("GET", path, headers={"Prefer": f"wait={wait_s}"}, timeout=wait_s + 60.0)
+
     def items(self, job_id: str, limit: int) -> list[dict[str, Any]]:
         """The first result rows of a job."""
         page = self._json("GET", _path(job_id, "/items"), params={"limit": str(limit)})

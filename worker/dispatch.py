@@ -1,6 +1,7 @@
 """Hints ready infer chunks to the workers through the broker; losing a hint costs time, never work.
 
     while running:  if the queue holds fewer than `window` hints: take ready chunks from Postgres, publish their ids
+                    in between, many times a second: the same, if something of the interactive lane is ready
 
 Postgres is not told that a worker took a hint: a chunk whose hint woke nobody is simply hinted again after a while.
 """
@@ -47,6 +48,11 @@ class Dispatcher:
             self._log.info("broker is back")
         self._throttle.reset()
         return len(ids)
+
+    def urgent(self) -> bool:
+        """Whether something of the interactive lane is ready: a query and no word to the broker."""
+        with self._database.transaction() as session:
+            return chunks.urgent_ready(session, "infer")
 
     def canary(self) -> None:
         """Send one message that does nothing, so that a worker can tell a quiet queue from a dead connection."""
@@ -98,3 +104,22 @@ class Dispatcher:
             self._log.warning("broker away, will keep trying", error=str(error), held_back=self._throttle.held)
             self._throttle.held = 0
         self.close()
+
+
+class Turns:
+    """The dispatcher's turns, every `urgent_poll_s`: all hints in every n-th, a canary in fewer, and in the others only
+    what is urgent. One thread, because a connection belongs to one."""
+
+    def __init__(self, dispatcher: Dispatcher, settings: WorkerSettings) -> None:
+        self._dispatcher = dispatcher
+        self._all = max(1, round(settings.dispatch_every_s / settings.urgent_poll_s))
+        self._canary = self._all * max(1, round(settings.canary_every_s / settings.dispatch_every_s))
+        self._turn = 0
+
+    def __call__(self) -> int:
+        turn, self._turn = self._turn, self._turn + 1
+        if turn % self._canary == 0:
+            self._dispatcher.canary()
+        if turn % self._all and not self._dispatcher.urgent():
+            return 0
+        return self._dispatcher.run_once()

@@ -15,8 +15,8 @@ from types import FrameType
 from db import buckets, delivery_queue, hosts, idempotency, locks, shadow, workers
 from db.errors import DbError
 from db.session import Database
-from worker import deliver, finalise, log, sealing, wiring
-from worker.dispatch import Dispatcher
+from worker import deliver, finalise, log, model_moves, sealing, wiring
+from worker.dispatch import Dispatcher, Turns
 from worker.heartbeat import Counters, Heartbeat
 from worker.log import Throttle
 from worker.reap import Reaper
@@ -24,6 +24,7 @@ from worker.replaying import Replayer
 from worker.settings import WorkerSettings
 
 BAN_EVERY_S = 1.0  # where nothing waits it is four looks at indexes
+MODELS_EVERY_S = 1.0
 REPLAY_EVERY_S = 1.0  # somebody waits for it
 SEAL_EVERY_S = 1.0  # where nothing waits it is one look at an empty table
 DRIFT_EVERY_S = 600.0  # it is due once a day; more often, to catch up after an outage
@@ -76,35 +77,17 @@ def duties(settings: WorkerSettings, database: Database, dispatcher: Dispatcher,
         return banning.run_once(database, settings.bank_surge, stop)
 
     return [
-        Duty(
-            "dispatch",
-            settings.dispatch_every_s,
-            Turns(dispatcher, settings.canary_every_s, settings.dispatch_every_s),
-        ),
+        Duty("dispatch", settings.urgent_poll_s, Turns(dispatcher, settings)),
         Duty("reap", settings.reap_every_s, reap_once),
         Duty("finalise", settings.finalise_every_s, lambda: finalise.run_once(database)),
         Duty("shadow", settings.reap_every_s, end_shadow_runs),
         Duty("seal", SEAL_EVERY_S, lambda: sealing.run_once(database)),
         Duty("tidy", settings.tidy_every_s, tidy),
         Duty("ban", BAN_EVERY_S, ban),
+        Duty("models", MODELS_EVERY_S, lambda: model_moves.due(database, model_moves.in_a_process)),
         Duty("replay", REPLAY_EVERY_S, Replayer(database, stop).run_once),
         Duty("drift", DRIFT_EVERY_S, compute_drift),
     ]
-
-
-class Turns:
-    """The dispatcher's turns, with a canary in every n-th: one thread, because a connection belongs to one."""
-
-    def __init__(self, dispatcher: Dispatcher, canary_every_s: float, every_s: float) -> None:
-        self._dispatcher = dispatcher
-        self._n = max(1, round(canary_every_s / every_s))
-        self._turn = 0
-
-    def __call__(self) -> int:
-        if self._turn % self._n == 0:
-            self._dispatcher.canary()
-        self._turn += 1
-        return self._dispatcher.run_once()
 
 
 def keep(duty: Duty, stop: threading.Event, counters: Counters) -> None:

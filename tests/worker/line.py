@@ -57,12 +57,19 @@ def jpeg(colour: str, number: int = 0) -> bytes:
 
 
 def ingested(
-    database: Database, blobs: LocalBlobs, account_id: int, copies: Sequence[bytes], *, chunk_size: int = 16
+    database: Database,
+    blobs: LocalBlobs,
+    account_id: int,
+    copies: Sequence[bytes],
+    *,
+    chunk_size: int = 16,
+    lane: str = "bulk",
 ) -> UUID:
     """A job whose pictures have these working copies: its infer chunks are ready."""
     items = [NewItem(filename=f"{n}.jpg", raw_key=raw_key(account_id, bytes([n]) * 32)) for n in range(len(copies))]
     with database.transaction() as session:
-        job = jobs.submit(session, account_id, JobSpec(), items, max_items=1000, chunk_size=chunk_size)
+        spec = JobSpec(lane=lane)
+        job = jobs.submit(session, account_id, spec, items, max_items=1000, chunk_size=chunk_size)
     owner = uuid7()
     while True:
         with database.transaction() as session:

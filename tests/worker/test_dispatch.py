@@ -14,7 +14,7 @@ from db.session import Database
 from tests.conftest import TestAccount
 from tests.worker.line import ingested, jpeg, rows, run_sql, settings
 from worker.app import KEY_PREFIX, QUEUE
-from worker.dispatch import Dispatcher
+from worker.dispatch import Dispatcher, Turns
 
 QUEUED = KEY_PREFIX + QUEUE
 
@@ -86,3 +86,27 @@ def test_a_broker_that_is_away(db: Database, database_url: str, tmp_path: Path) 
         dispatcher.canary()
     assert [line["event"] for line in lines] == ["broker away, will keep trying"]
     assert rows(db, "SELECT 1 FROM chunks WHERE hinted_at IS NOT NULL") == []
+
+
+def test_between_its_turns_only_what_is_urgent_is_hinted(
+    db: Database,
+    owner_db: Database,
+    account: TestAccount,
+    database_url: str,
+    broker_url: str,
+    broker: "redis.Redis",
+    tmp_path: Path,
+) -> None:
+    with_settings = settings(
+        tmp_path, database_url, broker_url, urgent_poll_s=0.1, dispatch_every_s=0.5, canary_every_s=5
+    )
+    dispatcher = Dispatcher(with_settings, db)
+    turns = Turns(dispatcher, with_settings)
+    assert turns() == 0
+    assert broker.llen(QUEUED) == 1, "the canary of the first turn"
+    ingested(owner_db, LocalBlobs(tmp_path / "blobs"), account.id, [jpeg("red")])
+    assert [turns() for _ in range(4)] == [0, 0, 0, 0]
+    assert turns() == 1, "the fifth is a whole turn"
+    ingested(owner_db, LocalBlobs(tmp_path / "blobs"), account.id, [jpeg("blue")], lane="interactive")
+    assert [turns() for _ in range(3)] == [1, 0, 0]
+    dispatcher.close()
