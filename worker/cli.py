@@ -5,6 +5,7 @@ import sys
 import typer
 
 from worker import (
+    cli_banks,
     cli_audit,
     cli_datasets,
     cli_doctor,
@@ -14,7 +15,9 @@ from worker import (
     cli_labels,
     cli_learn,
     cli_models,
+    cli_policies,
     cli_rerun,
+    cli_reviews,
     cli_roles,
     cli_shadow,
     cli_suggest,
@@ -42,9 +45,12 @@ cli_suggest.register(cli_datasets.app)
 app.add_typer(cli_datasets.app, name="datasets", rich_help_panel="Learn")
 app.add_typer(cli_drift.app, name="drift", rich_help_panel="Learn")
 app.add_typer(cli_audit.app, name="audit", rich_help_panel="Administer")
+app.add_typer(cli_banks.app, name="banks", rich_help_panel="Administer")
 app.add_typer(cli_keys.app, name="keys", rich_help_panel="Administer")
 app.add_typer(cli_models.app, name="models", rich_help_panel="Administer")
+app.add_typer(cli_policies.app, name="policies", rich_help_panel="Administer")
 app.add_typer(cli_rerun.app, name="rerun", rich_help_panel="Administer")
+app.add_typer(cli_reviews.app, name="reviews", rich_help_panel="Administer")
 app.add_typer(cli_shadow.app, name="shadow", rich_help_panel="Administer")
 app.add_typer(cli_users.app, name="users", rich_help_panel="Administer")
 cli_doctor.register(app)
@@ -67,6 +73,7 @@ def _report(error: Exception) -> bool:
     from pydantic import ValidationError
 
     from db.errors import DbError
+    from db.policy_rules import PolicyError
     from ml.errors import ModelError
     from worker.client import ApiProblem, ClientError
     from worker.errors import WorkerError
@@ -82,6 +89,11 @@ def _report(error: Exception) -> bool:
         return True
     if not isinstance(error, (ClientError, ServiceError, DbError, ModelError, WorkerError)):
         return False
+    if isinstance(error, PolicyError):
+        screen.print("[red]This is not a policy[/] [dim](invalid_policy)[/]")
+        for each in error.faults:
+            screen.print(f"  {plain(each)}", soft_wrap=True)
+        return True
     # The API speaks of its parameter; who reads this has an option.
     text = error.detail if isinstance(error, ModelError) else str(error)  # its text has the code in front
     text = text.replace("`on_invalid=skip`", "`--skip-invalid`")
