@@ -8,6 +8,7 @@ end, or made anew by the owner of the tables, without a trace: that is what a he
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -158,7 +159,8 @@ class Verifier:
             self._find("removed", f"entry {link.entry_id}, sealed as {link.seq}", **where)
             return False
         if _hash(bytes(link.prev_hash), digest) != self.head.hash:
-            self._find("edited", f"entry {link.entry_id} is not what was sealed as {link.seq}", **where)
+            now = "" if self.account_id is not None else f"; it says now: {_says(link.entry)}"
+            self._find("edited", f"entry {link.entry_id} is not what was sealed as {link.seq}{now}", **where)
             return False
         return True
 
@@ -179,6 +181,11 @@ class Verifier:
     def _find(self, what: str, detail: str, seq: int | None = None, entry: int | None = None) -> None:
         if len(self.findings) < MAX_FINDINGS:
             self.findings.append(Finding(what, detail, seq, entry))
+
+
+def _says(entry: str) -> str:
+    _, _, actor, action, subject, _, at = json.loads(entry)
+    return f"{action} of {subject} by {actor} at {at}"
 
 
 def _digest(entry: str) -> bytes:

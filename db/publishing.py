@@ -19,7 +19,7 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db import audit, evidence, jobs, registry, reruns, review_changes
+from db import audit, evidence, jobs, moderation_state, registry, reruns, review_changes
 from db.errors import Conflict, NotFound
 from db.ids import UUID7, uuid7
 from db.tables import Job, Rerun
@@ -99,6 +99,8 @@ def _move(
     last, changed = session.execute(statement, parameters).one()
     evidence.cover_decisions(session, rerun.account_id, batch)
     review_changes.follow(session, rerun.account_id, batch)
+    touched = session.scalars(_JOBS, {"account_id": rerun.account_id, "batch": batch}).all()
+    moderation_state.refresh(session, rerun.account_id, touched)
     if counter is not None:
         setattr(rerun, counter, getattr(rerun, counter) + changed)
     if last is not None:
@@ -182,6 +184,7 @@ _DROP = text(
     SELECT (SELECT max(seq) FROM part), (SELECT count(*) FROM written)
     """
 )
+_JOBS = text("SELECT DISTINCT job_id FROM decisions WHERE account_id = :account_id AND batch = :batch")
 _END = text(
     """
     UPDATE reruns SET state = :state,

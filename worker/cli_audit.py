@@ -90,5 +90,5 @@ def _print(found: "Verifier", first: int) -> None:
     screen.print(f"{verdict}: {looked}{digests}", soft_wrap=True)
     if found.loose is not None and found.loose.waiting:
         screen.print(f"[dim]{found.loose.waiting} wait for their seal[/]")
-    if found.head.seq:
+    if found.head.seq and not found.findings:
         screen.print(f"[dim]head, to be kept elsewhere:[/]\n{found.head}", soft_wrap=True)

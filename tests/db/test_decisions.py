@@ -15,6 +15,7 @@ from db.session import Database
 from db.tables import Job
 from tests.conftest import TestAccount, make_account
 from tests.db.judged import judge, moderation, sha_of
+from tests.db.reviewing import tasks
 from tests.db.test_reruns import infer, install, run
 
 
@@ -108,6 +109,25 @@ def test_a_published_rerun_changes_what_the_machine_says_and_not_what_counts(
         assert [tuple(row) for row in session.execute(text(told))] == [("rerun", "reject", "approve", "reject")] * 2
     assert run(db, publishing.roll_back, account, rerun) == 2
     assert [shown(db, account, job, n)["automatic"] for n in (0, 1)] == ["approve", "approve"]
+
+
+def test_what_a_published_rerun_puts_in_doubt_goes_to_people_and_back(
+    db: Database, owner_db: Database, account: TestAccount
+) -> None:
+    install(db, "j@1", "moderation")
+    judge(db, account, ["approve", "approve"])
+    install(db, "j@2", "moderation")
+    with db.transaction(account.id) as session:
+        rerun = reruns.start(session, account.id, "j@2", Selection(all=True))
+    infer(db, lambda seq: [("review" if seq else "approve", 0.5)])
+    with db.transaction() as session:
+        assert endings.finish(session, rerun.job_id)
+    assert tasks(owner_db) == [], "nobody looks at what is only staged"
+    run(db, publishing.publish, account, rerun)
+    (task,) = tasks(owner_db)
+    assert (task["seq"], task["state"]) == (1, "open")
+    run(db, publishing.roll_back, account, rerun)
+    assert [task["state"] for task in tasks(owner_db)] == ["closed"]
 
 
 def test_a_persons_decision_keeps_what_the_machine_had_said(db: Database, account: TestAccount) -> None:
