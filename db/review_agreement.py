@@ -3,7 +3,7 @@ with each other. How right the machine is: `db.review_quality`.
 
     gold      answers to pictures whose right answer a curator has said
     final     answers that somebody else has looked at since (a second opinion, a curator, an appeal), against the
-              decision that holds now
+              decision that holds now; not while the picture waits for another one
     kappa     Cohen's, of first and second opinions on the same picture
 
 Shares have Wilson's interval. Answers that were taken back do not count.
@@ -136,13 +136,15 @@ _COUNTS = text(
     WITH said AS (
       SELECT o.actor, {_WEEK} AS week, o.verdict, o.kind,
         CASE WHEN o.kind = 'gold' THEN o.expected
-          WHEN h.actor <> o.actor OR s.id IS NOT NULL THEN h.verdict END AS truth
+          WHEN e.id IS NULL AND (h.actor <> o.actor OR s.id IS NOT NULL) THEN h.verdict END AS truth
       FROM review_opinions o
       LEFT JOIN human_decisions h ON h.account_id = o.account_id AND h.sha256 = o.sha256 AND h.context = o.context
         AND o.kind <> 'gold'
       LEFT JOIN LATERAL (
         SELECT k.id FROM review_tasks k WHERE k.account_id = o.account_id AND k.sha256 = o.sha256
           AND k.context = o.context AND k.parent = o.task_id AND k.state = 'decided' LIMIT 1) s ON o.kind = 'first'
+      LEFT JOIN review_tasks e ON e.account_id = o.account_id AND e.sha256 = o.sha256 AND e.context = o.context
+        AND e.kind = 'first' AND e.state = 'open'
       WHERE {_TIME} AND {_STANDING})
     SELECT actor, week, count(*) FILTER (WHERE kind <> 'gold'),
       count(*) FILTER (WHERE kind <> 'gold' AND verdict = 'reject'),

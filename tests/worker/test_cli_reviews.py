@@ -44,7 +44,8 @@ def test_what_waits_and_how_right_everybody_is(operator: Cli, db: Database, acco
     assert "8.3% (0.2% … 38.5%)" in shown, "1 of 12, Clopper and Pearson"
     assert "caught of what people would reject (recall)  50.0%" in " ".join(shown.split(" ")).replace("   ", "  ")
     assert "13 second opinions, 11 the same" in shown
-    assert "user:ann" in shown
+    (ann,) = (line.split() for line in shown.splitlines() if "user:ann" in line)
+    assert ann == ["user:ann", "13", "–", "100%", "of", "11", "–"], "two are with the curators"
     document = json.loads(operator("reviews", "quality", *ACME, "--json").stdout)
     assert document["automation"]["missed"]["value"] == pytest.approx(1 / 12)
     assert document["agreement"][0]["pairs"] == 13
