@@ -4,7 +4,20 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from api import errors
-from api.console import catalog, gallery, home, jobs, own, persons, pictures, sign_in, static_files, submit, system
+from api.console import (
+    catalog,
+    gallery,
+    home,
+    jobs,
+    models,
+    own,
+    persons,
+    pictures,
+    sign_in,
+    static_files,
+    submit,
+    system,
+)
 from api.console.pages import Pages, attach, nowhere
 from api.console.rendering import navigation
 from api.routing import House
@@ -18,6 +31,7 @@ PARTS: tuple[Pages, ...] = (
     catalog.pages,
     system.pages,
     persons.pages,
+    models.pages,
     own.pages,
 )
 # These add to the pages of the part that they belong to.

@@ -82,6 +82,7 @@ ONLY_IN_MIGRATIONS = {
     "moderations_state": "an account's moderations in a state, newest first",
     "moderations_user": "the moderations of a subject, newest first",
     "moderations_verdict": "an account's moderations by verdict, newest first",
+    "model_moves_one_asked": "one change of a task's model at a time",
     "model_versions_name_version_key": "a version is registered once",
     "model_versions_one_active": "at most one active version a task",
     "outbox_account": "an account's events since a time, to redeliver",
