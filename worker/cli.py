@@ -5,8 +5,8 @@ import sys
 import typer
 
 from worker import (
-    cli_banks,
     cli_audit,
+    cli_banks,
     cli_datasets,
     cli_doctor,
     cli_drift,
@@ -23,6 +23,7 @@ from worker import (
     cli_suggest,
     cli_train,
     cli_users,
+    cli_webhooks,
 )
 
 # How a fault says where it is, what helps most first.
@@ -53,6 +54,7 @@ app.add_typer(cli_rerun.app, name="rerun", rich_help_panel="Administer")
 app.add_typer(cli_reviews.app, name="reviews", rich_help_panel="Administer")
 app.add_typer(cli_shadow.app, name="shadow", rich_help_panel="Administer")
 app.add_typer(cli_users.app, name="users", rich_help_panel="Administer")
+app.add_typer(cli_webhooks.app, name="webhooks", rich_help_panel="Administer")
 cli_doctor.register(app)
 
 

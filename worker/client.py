@@ -173,6 +173,10 @@ class Client:
             part.unlink(missing_ok=True)
         return out.stat().st_size
 
+    def call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """Any other call; {} for an answer without a body."""
+        return self._json(method, path, **options)
+
     def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         try:
             response = self._http.request(method, path, **options)
@@ -180,6 +184,8 @@ class Client:
             raise Unreachable(self.url, error) from error
         if response.status_code >= 400:
             raise _problem(response)
+        if response.status_code == 204:
+            return {}
         try:
             answer: dict[str, Any] = response.json()
         except ValueError:
