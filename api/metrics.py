@@ -31,6 +31,13 @@ _HELP: Final = {
     "drift_day_seconds": "How long ago that day ended.",
     "shadow_pictures": "Pictures that running shadow runs have looked at.",
     "shadow_agreement_ratio": "Share of them on which a candidate and the active model have the same best label.",
+    "webhooks": "Endpoints of webhooks.",
+    "webhook_pending": "Deliveries that wait for their first or next try.",
+    "webhook_oldest_pending_seconds": "Age of the oldest of them.",
+    "webhook_oldest_due_seconds": "How long the longest has been waiting beyond its time.",
+    "webhook_attempts_last_hour": "Tries of webhooks in the last hour.",
+    "webhook_given_up_last_day": "Deliveries that were given up in the last day.",
+    "outbox_waiting": "Events that are not yet made into deliveries.",
     "workers": "Processes that were heard of in the last 30 seconds.",
 }
 
