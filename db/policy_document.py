@@ -14,7 +14,7 @@ from typing import Any, Final
 from db.policy_conditions import Band, BankHit, Score
 from db.policy_logic import All, Condition, Not
 from db.policy_rules import FALLBACKS, MODES, Policy, PolicyError, Rule
-from db.policy_when import Faults, Path, condition, number
+from db.policy_when import Faults, Path, condition, is_class, number
 from db.states import VERDICTS
 
 MAX_RULES: Final = 200
@@ -32,7 +32,7 @@ OWN_CODES: Final = (
 """The reasons that the engine gives by itself; no rule may give one of them."""
 COMMON: Final = ("name", "version", "description", "on_missing", "on_late", "late_after_s", "audit_share")
 _RULE_FIELDS: Final = ("id", "when", "then", "code", "text")
-_PLAIN: Final = re.compile(r"[^\x00-\x08\x0b-\x1f\x7f]*")
+_PLAIN: Final = re.compile("[^\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]*")
 _HIT_BLOCK, _HIT_ALLOW = BankHit(kind="block"), BankHit(kind="allow")
 
 
@@ -127,6 +127,9 @@ def _short(thresholds: object, faults: Faults) -> list[Rule]:
         return rules
     for label, levels in thresholds.items():
         path: Path = ("thresholds", str(label))
+        if not is_class(label):
+            faults.add(("thresholds",), "the name of a class is a text of at most 200 visible characters")
+            continue
         if not isinstance(levels, Mapping) or not levels:
             faults.add(path, "must name review, reject or both")
             continue

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from db.errors import DbError
 from db.policy_conditions import CategoryMismatch, Score, Tag
 from db.policy_logic import Condition, leaves
 
@@ -27,16 +28,15 @@ class PolicyFault:
         return f"{where}{self.field + ': ' if self.field else ''}{self.detail}"
 
 
-class PolicyError(ValueError):
-    """The document is not a policy; `faults` says where and why, `field` and `detail` are the first one's."""
+class PolicyError(DbError, ValueError):
+    """The document is not a policy; `faults` says where and why, `field` and `line` are the first one's."""
 
     code = "invalid_policy"
 
     def __init__(self, faults: Sequence[PolicyFault]) -> None:
-        super().__init__("; ".join(map(str, faults)))
+        super().__init__("; ".join(map(str, faults[:10])))
         self.faults = tuple(faults)
         self.field = faults[0].field
-        self.detail = faults[0].detail
         self.line = faults[0].line
 
 

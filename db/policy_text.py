@@ -56,7 +56,9 @@ def read(text: str) -> Written:
 def written(document: Mapping[str, Any]) -> Written:
     """A policy that came as an object, with a text for it; PolicyError with every fault."""
     policy = _policy(document)
-    text = yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True, width=110)
+    text = yaml.dump(dict(document), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    if len(text) > MAX_CHARACTERS:
+        raise PolicyError([PolicyFault("", f"a policy has at most {MAX_CHARACTERS} characters")])
     return Written(policy, dict(document), text)
 
 
@@ -98,6 +100,13 @@ def _parsed(text: str) -> tuple[Any, dict[str, Place]]:
         number = error.character if isinstance(error.character, int) else ord(error.character)
         detail = f"U+{number:04X} is no character of a text"
         raise PolicyError([PolicyFault("", detail, len(lines), len(lines[-1]) + 1)]) from None
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes plain data out in full: what `read` takes."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 class _Reader:

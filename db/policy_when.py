@@ -50,17 +50,17 @@ def shown(path: Path) -> str:
 def condition(when: object, path: Path, faults: Faults, depth: int = 1) -> Condition | None:
     """The condition, or None with what is wrong in `faults`."""
     if not isinstance(when, Mapping) or not when:
-        faults.add(path, f"must be an object that names one of {', '.join(_READERS)}")
+        faults.add(path, f"must be an object that names one of {', '.join(READERS)}")
         return None
-    named = [name for name in _READERS if name in when]
+    named = [name for name in READERS if name in when]
     if len(named) != 1 and named != ["bank", "bank_kind"] and named != ["category_mismatch"]:
         what = "names none" if not named else f"names {' and '.join(named)}: take one, or `all`"
-        faults.add(path, f"{what} of {', '.join(_READERS)}" if not named else what)
+        faults.add(path, f"{what} of {', '.join(READERS)}" if not named else what)
         return None
     if named[0] in ("all", "any", "not"):
         return _composed(named[0], when, path, faults, depth)
     before = len(faults.found)
-    made = _READERS[named[0]](when, path, faults)
+    made = READERS[named[0]](when, path, faults)
     return made if len(faults.found) == before else None
 
 
@@ -70,6 +70,11 @@ def number(value: object, path: Path, lowest: float, highest: float, faults: Fau
         faults.add(path, f"must be a number from {lowest:g} to {highest:g}")
         return lowest
     return value
+
+
+def is_class(value: object) -> bool:
+    """Whether a class, label, group, bank or account could have this name."""
+    return isinstance(value, str) and 1 <= len(value) <= MAX_NAME and value.isprintable()
 
 
 def _composed(kind: str, when: Mapping[str, Any], path: Path, faults: Faults, depth: int) -> Condition | None:
@@ -168,10 +173,10 @@ def _group(when: Mapping[str, Any], path: Path, faults: Faults) -> str | None:
 
 
 def _name(value: object, path: Path, faults: Faults, *, empty: bool = False) -> str:
-    if not isinstance(value, str) or not (0 if empty else 1) <= len(value) <= MAX_NAME or not value.isprintable():
-        faults.add(path, f"must be a name of at most {MAX_NAME} characters")
-        return ""
-    return value
+    if isinstance(value, str) and (is_class(value) or (empty and not value)):
+        return value
+    faults.add(path, f"must be a name of at most {MAX_NAME} visible characters")
+    return ""
 
 
 def _names(value: object, path: Path, faults: Faults, *, empty: bool = False) -> tuple[str, ...]:
@@ -187,7 +192,7 @@ def _names(value: object, path: Path, faults: Faults, *, empty: bool = False) ->
     return names
 
 
-_READERS: Final[dict[str, Callable[[Mapping[str, Any], Path, Faults], Condition | None]]] = {
+READERS: Final[dict[str, Callable[[Mapping[str, Any], Path, Faults], Condition | None]]] = {
     "score": _score,
     "sum": _sum,
     "bank": _bank,

@@ -1,0 +1,71 @@
+"""`tagmill policies` as a person runs it."""
+
+from pathlib import Path
+
+import pytest
+
+from db.session import Database
+from tests.conftest import TestAccount
+from tests.worker.line import rows
+from tests.worker.test_cli import EVIL, Cli, operator  # noqa: F401  # fixture
+
+SHOP = """\
+name: shop  # ours
+description: A shop's.
+rules:
+  - id: nudity
+    when: {score: Porn, at_least: 0.5}
+    then: reject
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    file = tmp_path / "shop.yaml"
+    file.write_text(SHOP)
+    return file
+
+
+def test_a_file_is_checked_without_a_database(shop: Path, tmp_path: Path) -> None:
+    nowhere = Cli(tmp_path / "none", TAGMILL_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+    assert "policy shop, 1 rules; classes: Porn" in nowhere("policies", "check", str(shop)).stdout
+    shop.write_text(SHOP.replace("reject", f"'{EVIL}'").replace("0.5", "5"))
+    refused = nowhere("policies", "check", str(shop), code=1).stderr.splitlines()
+    assert refused[0].endswith("(invalid_policy)")
+    assert refused[1].strip().startswith("line 5, column 25: rules[0].when.at_least: must be a number from 0 to 1")
+    assert refused[2].strip().startswith("line 6, column 5: rules[0].then: must be approve, review or reject")
+    shop.write_bytes(b"\xff\xfe")
+    assert "no text in UTF-8" in nowhere("policies", "check", str(shop), code=2).stderr
+
+
+def test_a_policy_is_added_activated_assigned_and_stepped_back(
+    operator: Cli,  # noqa: F811
+    shop: Path,
+    account: TestAccount,
+    owner_db: Database,
+) -> None:
+    assert operator("policies", "add", str(shop)).stdout == "shop@1 is draft\n"
+    assert operator("policies", "add", str(shop), "--activate").stdout == "shop@1 is active\n"
+    assert operator("policies", "show", "shop").stdout == SHOP
+    said = operator("policies", "assign", "shop", "--account", account.name, "--context", "avatar").stdout
+    assert said == "account acme, context avatar: shop decides\n"
+    listed = operator("policies", "list", "--account", account.name).stdout
+    assert "shop@1" in listed
+    assert listed.index("acme, context avatar: shop") < listed.index("all accounts, all contexts: default")
+    assert "policy_in_use" in operator("policies", "retire", "shop@1", code=1).stderr
+    operator("policies", "assign", "--nothing", "--account", account.name, "--context", "avatar")
+    shop.write_text(SHOP.replace("0.5", "0.9"))
+    operator("policies", "add", str(shop), "--activate")
+    operator("policies", "activate", "shop@1")
+    history = operator("policies", "history", "shop").stdout
+    assert "version 1 active, after version 2" in history
+    entries = rows(owner_db, "SELECT DISTINCT actor FROM audit_log WHERE action LIKE 'policy.%'")
+    assert [entry.actor for entry in entries] == ["cli"]
+
+
+def test_mistakes_are_told_in_words(operator: Cli, shop: Path) -> None:  # noqa: F811
+    assert "not_found" in operator("policies", "show", "nope", code=1).stderr
+    assert "not_found" in operator("policies", "list", "--account", "nobody", code=1).stderr
+    assert "NAME@VERSION" in operator("policies", "activate", "shop", code=2).stderr
+    shop.write_text(SHOP.replace("name: shop", "name: default"))
+    assert operator("policies", "add", str(shop)).stdout == "default@2 is draft\n"
