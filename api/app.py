@@ -27,6 +27,7 @@ from api import (
     openapi,
     policies,
     products,
+    replays,
     results,
     review_figures,
     review_moves,
@@ -55,7 +56,7 @@ HEADERS = {
 # The modules of `_ADDED` add to the routes of the resource they belong to.
 ROUTES: tuple[Routes, ...] = (
     *(jobs.routes, items.routes, labels.routes, products.routes, drift.routes, training.routes, health.routes),
-    *(moderations.routes, policies.routes, webhooks.routes),
+    *(moderations.routes, policies.routes, replays.routes, webhooks.routes),
     *(appeals.routes, audit.routes, reviews.routes, banks.routes),
 )
 _ADDED = (submit, events, results, deliveries, review_moves, review_figures, bank_entries, bank_lists)

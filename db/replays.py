@@ -52,7 +52,7 @@ def enqueue(
     )
     session.execute(_ADD, {**_plain(run), "document": json.dumps(document), "selection": json.dumps(selection)})
     if kind == "redecide":
-        audit.record(session, account_id, actor, "policy.redecide", str(run.id), policy=policy.ref, **window.document())
+        audit.record(session, account_id, actor, "policy.redecide", policy.ref, run=str(run.id), window=window.document())
     return session.get_one(Replay, run.id)
 
 
