@@ -1,6 +1,7 @@
 """Commands for webhooks: register, look, rotate, try out, send again; all but `listen` over the HTTP API."""
 
 import json
+import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
@@ -190,7 +191,8 @@ def listen(
     from worker.screen import console
 
     try:
-        secret = webhook_secrets.read(typer.prompt("Secret", hide_input=True, err=True).strip())
+        given = typer.prompt("Secret", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline()
+        secret = webhook_secrets.read(given.strip())
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="the secret") from error
     screen = console()
