@@ -5,8 +5,9 @@ from dataclasses import asdict
 from flask import Response
 
 from api.answers import json_answer
+from api.product_schemas import ProductOut
 from api.routing import Answer, Call, Routes
-from api.schemas import MAX_ID, ProductOut
+from api.schemas import MAX_ID
 from db import products
 from db.errors import NotFound
 

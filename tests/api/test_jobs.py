@@ -9,6 +9,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import text
 
 from api import schemas
+from api.product_schemas import ProductOut
 from db import states
 from db.blobs import work_key
 from db.session import Database
@@ -104,7 +105,7 @@ def test_one_item_its_thumbnail_and_its_product(
     for item_id, what in ((f"{UUID(job).hex}-1", "/thumbnail"), (f"{UUID(job).hex}-3", ""), (f"{job}-0", "")):
         assert client.get(f"/v1/items/{item_id}{what}").status_code == 404
     product = client.get("/v1/products/dress%2F1").json
-    schemas.ProductOut.model_validate(product)
+    ProductOut.model_validate(product)
     assert product["tags"][0]["sources"][0]["item_id"] == f"{UUID(job).hex}-0"
     app.extensions["tagmill"].blobs.delete(work_key(account.id, sha))
     assert client.get(item["links"]["thumbnail"]).status_code == 404
