@@ -6,7 +6,9 @@ share.shrink(real size) … share.release()
 """
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
+
+from worker.lanes import Lanes
 
 
 class ByteBudget:
@@ -18,7 +20,7 @@ class ByteBudget:
         self.used = 0
         self._held: dict[int, int] = {}
         # In the order of their turns; an account is in it only while it waits.
-        self._waiting: OrderedDict[int, deque[tuple[asyncio.Future[None], int]]] = OrderedDict()
+        self._waiting: OrderedDict[int, Lanes[tuple[asyncio.Future[None], int]]] = OrderedDict()
 
     def share(self, account: int = 0, *, urgent: bool = False) -> "Share":
         """The share of one body, empty as yet; `urgent` comes before what else waits of its account."""
@@ -31,19 +33,14 @@ class ByteBudget:
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         place = (turn, size)
-        waiting = self._waiting.setdefault(account, deque())
-        if urgent:
-            waiting.appendleft(place)
-        else:
-            waiting.append(place)
+        self._waiting.setdefault(account, Lanes()).put(place, urgent=urgent)
         self._pump()
         try:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():  # it was let in at the same moment
                 self.give(account, size)
-            elif place in (queue := self._waiting.get(account, deque())):
-                queue.remove(place)
+            elif account in self._waiting and self._waiting[account].remove(place):
                 self._settle(account)
                 self._pump()
             raise
@@ -67,19 +64,19 @@ class ByteBudget:
     def _modest(self, account: int) -> bool:
         """Whether the first that waits of this account would leave half to the others, or is its only one."""
         held = self._held.get(account, 0)
-        return held == 0 or held + self._waiting[account][0][1] <= self.total / 2
+        return held == 0 or held + self._waiting[account].first()[1] <= self.total / 2
 
     def _pump(self) -> None:
         """Let in who is next, again and again. Who does not fit yet holds up those behind, or never would fit."""
         while self._waiting:
             account = next((each for each in self._waiting if self._modest(each)), next(iter(self._waiting)))
-            turn, size = self._waiting[account][0]
+            turn, size = self._waiting[account].first()
             if not turn.done():
                 if not self._fits(size):
                     return
                 self._book(account, size)
                 turn.set_result(None)
-            self._waiting[account].popleft()
+            self._waiting[account].take()
             self._waiting.move_to_end(account)
             self._settle(account)
 

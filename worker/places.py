@@ -5,7 +5,9 @@ everything urgent, and a single urgent picture never stands behind its own accou
 """
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
+
+from worker.lanes import Lanes
 
 Turn = asyncio.Future[None]
 
@@ -15,8 +17,8 @@ class Places:
 
     def __init__(self, total: int) -> None:
         self._free = total
-        # By account, in the order of their turns: what is urgent, and the rest. An account is in it while it waits.
-        self._waiting: OrderedDict[int, tuple[deque[Turn], deque[Turn]]] = OrderedDict()
+        # In the order of their turns; an account is in it only while it waits.
+        self._waiting: OrderedDict[int, Lanes[Turn]] = OrderedDict()
 
     async def take(self, account: int = 0, *, urgent: bool = False) -> None:
         """Wait for a place; it is given back by `give`."""
@@ -24,8 +26,7 @@ class Places:
             self._free -= 1
             return
         turn: Turn = asyncio.get_running_loop().create_future()
-        lanes = self._waiting.setdefault(account, (deque(), deque()))
-        lanes[0 if urgent else 1].append(turn)
+        self._waiting.setdefault(account, Lanes()).put(turn, urgent=urgent)
         self._pump()
         try:
             await turn
@@ -41,11 +42,11 @@ class Places:
 
     def _pump(self) -> None:
         while self._free > 0 and self._waiting:
-            account, lanes = next(iter(self._waiting.items()))
-            turn = next((lane.popleft() for lane in lanes if lane), None)
-            if turn is not None and not turn.done():  # one that was cancelled costs the account no turn
+            account, waiting = next(iter(self._waiting.items()))
+            turn = waiting.take()
+            if not turn.done():  # one that was cancelled costs the account no turn
                 self._free -= 1
                 turn.set_result(None)
                 self._waiting.move_to_end(account)
-            if not any(lanes):
+            if not waiting:
                 del self._waiting[account]

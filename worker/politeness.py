@@ -12,7 +12,6 @@ host that sent it.
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -21,6 +20,7 @@ from yarl import URL
 
 from worker.errors import Deferral, DeferralCode, FetchFailure, fetch_failure
 from worker.hosts import Answer, HostLine, HostRules, judge
+from worker.lanes import Lanes
 from worker.retry import Again, GiveUp, RetryPolicy, next_step
 from worker.turns import Turns
 
@@ -30,6 +30,8 @@ Refusal = Deferral | FetchFailure
 _DEFAULT_RULES: Final = HostRules()
 _DEFAULT_POLICY: Final = RetryPolicy()
 _SWEEP_AT: Final = 20_000
+URGENT_PLACES: Final = 8
+"""Places of the whole on top of `total`, for what is urgent; the places of a host stay as many as they are."""
 
 
 def host_of(url: str) -> str:
@@ -46,14 +48,14 @@ class _Host:
     def __init__(self, name: str, rules: HostRules) -> None:
         self.name = name
         self.line = HostLine(rules)
-        self.waiting: dict[int, deque[asyncio.Future[Refusal | None]]] = {}  # by account
+        self.waiting: dict[int, Lanes[asyncio.Future[Refusal | None]]] = {}  # by account
         self.timer: asyncio.TimerHandle | None = None
 
     def forget_settled(self) -> None:
         """Let go of the first waiters of each account that have their answer."""
         for account, waiting in list(self.waiting.items()):
-            while waiting and waiting[0].done():
-                waiting.popleft()
+            while waiting and waiting.first().done():
+                waiting.take()
             if not waiting:
                 del self.waiting[account]
 
@@ -104,15 +106,13 @@ class HostGate:
         refusal = self._refusal(host, now)
         if refusal is not None:
             return refusal
-        if self._free > 0 and not host.waiting and host.line.wait(now) <= 0:
+        # What is urgent may find all places held by slow hosts: a few more are kept for it.
+        free = self._free > (-URGENT_PLACES if urgent else 0)
+        if free and (urgent or not host.waiting) and host.line.wait(now) <= 0:
             self._grant(host, account, now)
             return None
         turn: asyncio.Future[Refusal | None] = loop.create_future()
-        waiting = host.waiting.setdefault(account, deque())
-        if urgent:
-            waiting.appendleft(turn)
-        else:
-            waiting.append(turn)
+        host.waiting.setdefault(account, Lanes()).put(turn, urgent=urgent)
         self._wake(host, now, account if urgent else None)
         self._pump(now)
         busy = None
@@ -195,7 +195,7 @@ class HostGate:
             if account in host.waiting and host.line.wait(now) <= 0:
                 self._grant(host, account, now)
                 waiting = host.waiting.pop(account)
-                waiting.popleft().set_result(None)
+                waiting.take().set_result(None)
                 host.waiting[account] = waiting  # behind the other accounts that wait for this host
             self._wake(host, now)
 

@@ -286,9 +286,9 @@ def test_room_for_a_body_is_taken_before_it_is_read(server: HostileServer, path:
             sizes: list[int] = []
             take = budget.take
 
-            async def watched(account: int, size: int) -> None:
+            async def watched(account: int, size: int, *, urgent: bool = False) -> None:
                 sizes.append(size)
-                await take(account, size)
+                await take(account, size, urgent=urgent)
 
             budget.take = watched  # type: ignore[method-assign]
             await fetcher.fetch(server.url(path), share=share)

@@ -12,7 +12,7 @@ from db.ids import uuid7
 from db.rescue import reap
 from db.session import Database
 from ml.predictor import Predictor, Prepared
-from tests.conftest import TestAccount
+from tests.conftest import TestAccount, make_account
 from tests.worker.line import ingested, install_models, jpeg, rows, run_sql, settings
 from worker.infer import Inference
 from worker.predictors import Predictors
@@ -107,8 +107,6 @@ def test_the_same_bytes_are_scored_once(stage: Stage, owner_db: Database, accoun
 
 @pytest.mark.usefixtures("models")
 def test_another_accounts_scores_are_not_used(stage: Stage, owner_db: Database, account: TestAccount) -> None:
-    from tests.conftest import make_account
-
     other = make_account(owner_db, "globex")
     ingested(owner_db, stage.blobs, account.id, [jpeg("red")])
     ingested(owner_db, stage.blobs, other.id, [jpeg("red")])
@@ -238,3 +236,116 @@ def test_a_chunk_on_its_last_chance_goes_alone(stage: Stage, owner_db: Database,
     assert len(outcomes(owner_db, job)) == 24
     assert beside
     assert set(beside) == {1}
+
+
+def ended(database: Database) -> list[UUID]:
+    """The jobs of infer chunks in the order in which these ended."""
+    sql = "SELECT job_id FROM chunks WHERE stage = 'infer' AND state = 'done' ORDER BY finished_at, id"
+    return [row.job_id for row in rows(database, sql)]
+
+
+@pytest.mark.usefixtures("models")
+def test_an_urgent_chunk_overtakes_the_one_in_work(stage: Stage, owner_db: Database, account: TestAccount) -> None:
+    bulk = ingested(owner_db, stage.blobs, account.id, [jpeg(FOUR[n % 4], n) for n in range(16)])
+    urgent: list[UUID] = []
+
+    def upload() -> None:
+        if len(stage.batches) == 2:
+            urgent.append(ingested(owner_db, stage.blobs, account.id, [jpeg("red", 99)], lane="interactive"))
+
+    stage.before_batch = upload
+    drained = stage.inference(batch_size=4, infer_ahead=16, urgent_poll_s=0.001).run()
+    assert ended(owner_db) == [*urgent, bulk]
+    assert stage.batches == [4, 4, 1, 4, 4], "it does not wait for what is decoded ahead"
+    assert outcomes(owner_db, urgent[0]) == {0: (None, "red", "reject")}
+    assert len(outcomes(owner_db, bulk)) == 16
+    assert (drained.chunks, drained.images, drained.lost) == (2, 17, 0)
+
+
+@pytest.mark.usefixtures("models")
+def test_an_urgent_chunk_of_other_models_overtakes_too(stage: Stage, owner_db: Database, account: TestAccount) -> None:
+    """After an activation, uploads would else wait for every chunk of the jobs from before."""
+    from ml.tiny import make_tiny
+
+    bulk = ingested(owner_db, stage.blobs, account.id, [jpeg(FOUR[n % 4], n) for n in range(16)])
+    urgent: list[UUID] = []
+
+    def activate_and_upload() -> None:
+        if len(stage.batches) != 1:
+            return
+        artifact = make_tiny(stage.folder / "models" / "tiny-tags" / "2", "tags", version="2")
+        with owner_db.transaction() as session:
+            registry.install_model(session, artifact.card.to_dict(), artifact.sha256)
+            registry.activate(session, "tiny-tags", "2")
+        urgent.append(ingested(owner_db, stage.blobs, account.id, [jpeg("red", 99)], lane="interactive"))
+
+    stage.before_batch = activate_and_upload
+    stage.inference(batch_size=4, infer_ahead=4, urgent_poll_s=0.001).run()
+    assert ended(owner_db) == [*urgent, bulk]
+    tags = rows(owner_db, "SELECT DISTINCT job_id, tags->0->>'model' AS model FROM results")
+    assert {row.job_id: row.model for row in tags} == {bulk: "tiny-tags@1", urgent[0]: "tiny-tags@2"}
+
+
+@pytest.mark.usefixtures("models")
+def test_an_urgent_chunk_on_its_last_chance_waits_until_it_is_alone(
+    stage: Stage, owner_db: Database, account: TestAccount
+) -> None:
+    bulk = ingested(owner_db, stage.blobs, account.id, [jpeg(FOUR[n % 4], n) for n in range(48)])
+    suspect: list[UUID] = []
+    beside: set[int] = set()
+
+    def look() -> None:
+        if len(stage.batches) == 1:
+            suspect.append(ingested(owner_db, stage.blobs, account.id, [jpeg("red", 99)], lane="interactive"))
+            run_sql(owner_db, "UPDATE chunks SET attempts = 2 WHERE job_id = :id AND stage = 'infer'", id=suspect[0])
+        leased = [row.job_id for row in rows(owner_db, "SELECT job_id FROM chunks WHERE state = 'leased'")]
+        if suspect and suspect[0] in leased:
+            beside.add(len(leased))
+
+    stage.before_batch = look
+    stage.inference(batch_size=4, infer_ahead=4, urgent_poll_s=0.001).run()
+    assert beside == {1}
+    assert ended(owner_db) == [bulk, suspect[0], bulk, bulk], "it comes next, not last"
+    claims = rows(owner_db, "SELECT attempts FROM chunks WHERE job_id = :id AND stage = 'infer'", id=suspect[0])
+    assert claims[0].attempts == 3, "being given back costs no attempt"
+
+
+@pytest.mark.usefixtures("models")
+def test_nobody_gets_more_by_calling_everything_interactive(
+    stage: Stage, owner_db: Database, account: TestAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from db import jobs
+    from db.chunks import URGENT_CHUNK
+
+    monkeypatch.setattr(jobs, "MIN_CHUNK", 1000)
+    greedy = make_account(owner_db, "greedy")
+    bulk = ingested(owner_db, stage.blobs, account.id, [jpeg("red", n) for n in range(100)], chunk_size=512)
+    for colour in ("green", "blue", "grey"):
+        copies = [jpeg(colour, n) for n in range(200)]
+        ingested(owner_db, stage.blobs, greedy.id, copies, chunk_size=512, lane="interactive")
+    run_sql(owner_db, "UPDATE accounts SET claimed_at = now() WHERE id = :id", id=greedy.id)  # the other one is first
+    stage.inference(batch_size=4, infer_ahead=8, urgent_poll_s=0.0001).run()
+    before = rows(
+        owner_db,
+        "SELECT coalesce(sum(g.done), 0) AS n FROM chunks g JOIN chunks b ON b.job_id = :id AND b.stage = 'infer'"
+        " WHERE g.account_id = :greedy AND g.stage = 'infer' AND g.finished_at < b.finished_at",
+        id=bulk,
+        greedy=greedy.id,
+    )[0].n
+    assert 0 < before <= 100 + 2 * URGENT_CHUNK
+    assert rows(owner_db, "SELECT count(*) AS n FROM results")[0].n == 700
+
+
+@pytest.mark.usefixtures("models")
+def test_a_bulk_chunk_overtakes_nothing(stage: Stage, owner_db: Database, account: TestAccount) -> None:
+    other = make_account(owner_db, "globex")
+    first = ingested(owner_db, stage.blobs, account.id, [jpeg(FOUR[n % 4], n) for n in range(16)])
+    second: list[UUID] = []
+
+    def submit() -> None:
+        if len(stage.batches) == 1:
+            second.append(ingested(owner_db, stage.blobs, other.id, [jpeg("red", 99)]))
+
+    stage.before_batch = submit
+    stage.inference(batch_size=4, infer_ahead=4, urgent_poll_s=0.001).run()
+    assert ended(owner_db) == [first, *second]

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import io
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -47,11 +48,12 @@ class Line:
         self.blobs = LocalBlobs(folder / "blobs")
         self.counters = Counters()
 
-    def submit(self, items: Sequence[NewItem | str], chunk_size: int = 16) -> UUID:
+    def submit(self, items: Sequence[NewItem | str], chunk_size: int = 16, lane: str = "bulk") -> UUID:
         """A job of items or of paths on the server."""
         made = [NewItem(url=self.server.url(item)) if isinstance(item, str) else item for item in items]
+        spec = JobSpec(lane=lane)
         with self.database.transaction() as session:
-            return jobs.submit(session, self.account_id, JobSpec(), made, max_items=1000, chunk_size=chunk_size).id
+            return jobs.submit(session, self.account_id, spec, made, max_items=1000, chunk_size=chunk_size).id
 
     def crawl(self, blobs: LocalBlobs | None = None, **more: Any) -> None:
         """Until no ingest chunk is ready or leased now."""
@@ -289,6 +291,55 @@ def noise(seed: int) -> bytes:
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PNG")
     return out.getvalue()
+
+
+def ended(database: Database) -> list[UUID]:
+    """The jobs of ingest chunks in the order in which these ended."""
+    sql = "SELECT job_id FROM chunks WHERE stage = 'ingest' AND state = 'done' ORDER BY finished_at, id"
+    return [row.job_id for row in rows(database, sql)]
+
+
+@pytest.mark.parametrize("upload", [True, False])
+def test_an_urgent_chunk_has_a_place_of_its_own(line: Line, upload: bool) -> None:
+    """A crawler with all that it may lease in hand, and every place at every host held by one that is silent."""
+    bulk = line.submit([f"silent?{n}" for n in range(8)])
+    item: NewItem | str = "1.png"
+    if upload:
+        item = NewItem(filename="a.png", raw_key=line.blobs.put_raw(line.account_id, [png(30, 30)], 10_000)[0])
+    urgent: list[UUID] = []
+
+    def submit_later() -> None:
+        while not rows(line.database, "SELECT 1 FROM chunks WHERE state = 'leased'"):
+            time.sleep(0.02)
+        urgent.append(line.submit([item], lane="interactive"))
+
+    thread = threading.Thread(target=submit_later)
+    thread.start()
+    line.crawl(
+        ingest_chunks=1, fetch_concurrency=2, fetch_per_host=3, fetch_attempts=1, fetch_timeout_s=2, host_wait_s=30
+    )
+    thread.join()
+    assert line.outcomes(urgent[0]) == [None]
+    assert ended(line.database) == [urgent[0], bulk]
+
+
+def test_the_places_of_the_interactive_lane_are_few(line: Line) -> None:
+    """They are on top of the others, so they must be bounded: else calling everything interactive would get all."""
+    jobs_of = [line.submit([f"silent?{n}"], lane="interactive") for n in range(6)]
+    seen: set[int] = set()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.02):
+            seen.add(len(rows(line.database, "SELECT 1 FROM chunks WHERE state = 'leased'")))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    line.crawl(ingest_chunks=1, urgent_chunks=2, fetch_attempts=1, fetch_timeout_s=1, urgent_poll_s=0.02)
+    over.set()
+    thread.join()
+    assert max(seen) == 3
+    assert [line.outcomes(job) for job in jobs_of] == [["timeout"]] * 6
 
 
 def test_the_gate_knows_whose_items_it_lets_in(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,51 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
+def test_what_is_urgent_comes_first_of_its_account() -> None:
+    async def run() -> list[str]:
+        gate = HostGate(HostRules(concurrency=1), total=4)
+        served: list[str] = []
+
+        async def one(name: str, host: str, account: int, *, urgent: bool = False) -> None:
+            async with gate.slot(host, account=account, urgent=urgent):
+                served.append(name)
+                await asyncio.sleep(1)
+
+        plain = [one(f"{account}.{n}", "h", account) for n in range(3) for account in (1, 2)]
+        await asyncio.gather(*plain, one("now", "h", 1, urgent=True))
+        return served
+
+    # The first was let in before the urgent one came; then accounts take turns.
+    assert virtually(run()) == ["1.0", "2.0", "now", "2.1", "1.1", "2.2", "1.2"]
+
+
+def test_a_few_places_are_kept_for_what_is_urgent() -> None:
+    """All places may be held by hosts that do not answer; a host still gets no more requests than it may have."""
+
+    async def run() -> tuple[list[float], float]:
+        gate = HostGate(HostRules(concurrency=2), total=4)
+        began = now()
+
+        async def one(host: str, seconds: float, *, urgent: bool = False) -> float:
+            async with gate.slot(host, urgent=urgent):
+                entered = now() - began
+                await asyncio.sleep(seconds)
+                return entered
+
+        slow = [asyncio.create_task(one(f"slow{n}", 20)) for n in range(4)]
+        await asyncio.sleep(0)
+        plain = asyncio.create_task(one("fast", 1))
+        urgent = [asyncio.create_task(one("fast", 1, urgent=True)) for _ in range(4)]
+        entered = await asyncio.gather(*urgent)
+        waited = await plain
+        await asyncio.gather(*slow)
+        return entered, waited
+
+    entered, waited = virtually(run())
+    assert entered == [0, 0, 20, 20], "beyond the host's two places there is no short cut"
+    assert waited == 21, "and what is urgent stays before the rest"
+
+
 # The account of one host: pure.
 
 
