@@ -13,10 +13,15 @@ from api.console import (
     own,
     persons,
     pictures,
+    review,
+    review_decide,
+    review_quality,
+    replays,
     sign_in,
     static_files,
     submit,
     system,
+    webhooks,
 )
 from api.console.pages import Pages, attach, nowhere
 from api.console.rendering import navigation
@@ -28,14 +33,17 @@ PARTS: tuple[Pages, ...] = (
     home.pages,
     jobs.pages,
     pictures.pages,
+    review.pages,
     catalog.pages,
     system.pages,
     persons.pages,
     models.pages,
+    replays.pages,
+    webhooks.pages,
     own.pages,
 )
 # These add to the pages of the part that they belong to.
-_ADDED = (gallery, submit)
+_ADDED = (gallery, submit, review_decide, review_quality)
 
 
 def install(app: Flask, house: House) -> None:
