@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from db.session import Session
 
 app = typer.Typer(help="What decides on pictures: check, add, activate and assign policies.", no_args_is_help=True)
-cli_whatif.register(app)
 
 File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A policy, YAML or JSON.")]
 Account = Annotated[str | None, typer.Option(help="An account's policies instead of the installation's.")]
@@ -203,3 +202,6 @@ def _context(context: str | None) -> str:
 
 def _minute(when: datetime | None) -> str:
     return f"{when:%Y-%m-%d %H:%M}" if when else "–"
+
+
+cli_whatif.register(app)

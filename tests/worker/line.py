@@ -63,12 +63,16 @@ def ingested(
     copies: Sequence[bytes],
     *,
     chunk_size: int = 16,
-    lane: str = "bulk",
+    category: str | None = None,
+    **spec_: Any,
 ) -> UUID:
-    """A job whose pictures have these working copies: its infer chunks are ready."""
-    items = [NewItem(filename=f"{n}.jpg", raw_key=raw_key(account_id, bytes([n]) * 32)) for n in range(len(copies))]
+    """A job whose pictures have these working copies: its infer chunks are ready. `spec_`: fields of its JobSpec."""
+    items = [
+        NewItem(filename=f"{n}.jpg", raw_key=raw_key(account_id, bytes([n]) * 32), category=category)
+        for n in range(len(copies))
+    ]
     with database.transaction() as session:
-        spec = JobSpec(lane=lane)
+        spec = JobSpec(**spec_)
         job = jobs.submit(session, account_id, spec, items, max_items=1000, chunk_size=chunk_size)
     owner = uuid7()
     while True:
