@@ -88,8 +88,9 @@ def get(session: Session, change_id: UUID) -> BankChange:
 
 
 def next_open(session: Session) -> BankChange | None:
-    """The oldest change that is not done."""
-    return session.scalar(select(BankChange).where(BankChange.state != "done").order_by(BankChange.created_at).limit(1))
+    """The change to go on with: of those that are not done, one of a single entry before one of many; the oldest."""
+    query = select(BankChange).where(BankChange.state != "done")
+    return session.scalar(query.order_by(BankChange.entry_id.is_(None), BankChange.created_at).limit(1))
 
 
 def list_hit(session: Session, change_id: UUID) -> int:

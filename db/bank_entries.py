@@ -2,6 +2,7 @@
 bank (`db.bank_changes`), in the same transaction."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,7 @@ from db.errors import Conflict, DbError, NotFound
 from db.ids import parse_item_id, uuid7
 
 BATCH: Final = 1000
+HASH: Final = re.compile(r"[0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ def add(session: Session, account_id: int | None, bank_id: UUID, new: NewEntry, 
     bank = banks.read(session, account_id, bank_id, lock=True)
     bank.revision += 1
     session.flush()
-    added = session.scalar(_ADD, {"rows": json.dumps([_row(bank, new, actor)])})
+    added = session.scalar(_ADD, {"rows": json.dumps([_row(bank, new, actor, uuid7())])})
     if added is None:
         raise Conflict("The bank has this hash already.")
     change = bank_changes.open_(session, bank, "match", actor, entry_id=added, after=bank.revision - 1)
@@ -112,7 +114,10 @@ def add_many(
     session.flush()
     added = 0
     for start in range(0, len(new), BATCH):
-        rows = [_row(bank, each, actor) for each in new[start : start + BATCH]]
+        part = new[start : start + BATCH]
+        # Ids of one millisecond are not in order by themselves, and a bank is listed by them.
+        ids = sorted(uuid7() for _ in part)
+        rows = [_row(bank, each, actor, id_) for each, id_ in zip(part, ids, strict=True)]
         added += len(session.execute(_ADD, {"rows": json.dumps(rows)}).all())
     tombstones = {"bank_id": bank.id, "revision": bank.revision, "gone": list(gone)}
     removed = len(session.execute(_REMOVE_EXTERNAL, tombstones).all())
@@ -128,6 +133,18 @@ def read(session: Session, account_id: int | None, bank_id: UUID, entry_id: UUID
     banks.read(session, account_id, bank_id)
     entry = session.scalar(
         select(Entry).where(Entry.id == entry_id, Entry.bank_id == bank_id, Entry.removed_at.is_(None))
+    )
+    if entry is None:
+        raise NotFound("There is no such entry.")
+    return entry
+
+
+def by_hash(session: Session, account_id: int | None, bank_id: UUID, pdq: str) -> Entry:
+    """The entry of a hash; NotFound."""
+    banks.read(session, account_id, bank_id)
+    wanted = f"{int(pdq, 16):0256b}" if HASH.fullmatch(pdq) else None
+    entry = session.scalar(
+        select(Entry).where(Entry.bank_id == bank_id, Entry.pdq == wanted, Entry.removed_at.is_(None))
     )
     if entry is None:
         raise NotFound("There is no such entry.")
@@ -202,9 +219,9 @@ def _changed(session: Session, bank: Bank, entry: Entry, mode: str, actor: str) 
     return bank_changes.open_(session, bank, mode, actor, entry_id=entry.id, after=bank.revision - 1)
 
 
-def _row(bank: Bank, new: NewEntry, actor: str) -> dict[str, Any]:
+def _row(bank: Bank, new: NewEntry, actor: str, id_: UUID) -> dict[str, Any]:
     return {
-        "id": str(uuid7()),
+        "id": str(id_),
         "bank_id": str(bank.id),
         "account_id": bank.account_id,
         "pdq": new.pdq,

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import IO, Final
 
-from db.bank_entries import NewEntry
+from db.bank_entries import HASH, NewEntry
 from db.errors import DbError
 
-HASH: Final = re.compile(r"[0-9a-fA-F]{64}")
 LENGTHS: Final = {"reason": 500, "source": 200, "external_id": 200, "comment": 2000}
 MAX_LINE: Final = 16_384
 MAX_DOCUMENT: Final = 32 * 2**20

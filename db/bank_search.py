@@ -48,9 +48,9 @@ class Match:
 
 
 def matches(
-    session: Session, account_id: int, pdq: str, distance: int, quality: int, limit: int
+    session: Session, account_id: int | None, pdq: str, distance: int, quality: int, limit: int
 ) -> tuple[int, list[Match]]:
-    """How many of an account's pictures match a hash (64 hexadecimal digits), and the newest of them."""
+    """How many of an account's pictures (all accounts' without one) match a hash, and the newest of them."""
     parameters = {"account_id": account_id, "pdq": bits(pdq), "distance": distance, "quality": quality, "limit": limit}
     rows = session.execute(text(_MATCHES.format(apart=_apart(session))), parameters).all()
     found = [Match(bytes(r.sha256), int(r.distance), r.created_at, r.job_id, r.seq, r.verdict) for r in rows]
@@ -154,7 +154,8 @@ _MATCHES: Final = (
     SELECT n.*, r.job_id, r.seq, r.verdict FROM (
       SELECT i.account_id, i.sha256, i.created_at, {apart} AS distance, count(*) OVER () AS total
       FROM images i
-      WHERE i.account_id = :account_id AND i.pdq_quality >= :quality AND {apart} <= :distance
+      WHERE (CAST(:account_id AS bigint) IS NULL OR i.account_id = :account_id)
+        AND i.pdq_quality >= :quality AND {apart} <= :distance
       ORDER BY i.created_at DESC, i.sha256 DESC LIMIT :limit) n
 """
     + _SHOWN

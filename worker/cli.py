@@ -15,6 +15,7 @@ from worker import (
     cli_labels,
     cli_learn,
     cli_models,
+    cli_moderate,
     cli_policies,
     cli_rerun,
     cli_reviews,
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 cli_roles.register(app)
 cli_jobs.register(app)
+cli_moderate.register(app)
 cli_learn.register(app)
 cli_labels.register(app)
 cli_train.register(app)
