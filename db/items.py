@@ -171,6 +171,8 @@ def _columns(context: str) -> str:
 
 _OF_ITS_JOB = _columns(":context")
 _RESULT = " ON r.bucket = i.bucket AND r.job_id = i.job_id AND r.seq = i.seq"
+# The bound is said of both sides: Postgres does not infer it, and would merge with all results of the job before it.
+_PAGE_OF_RESULTS = f"{_RESULT} AND r.seq > :after"
 _IMAGE = " LEFT JOIN images g ON g.account_id = i.account_id AND g.sha256 = r.sha256"
 _OF_JOB = " WHERE i.account_id = :account_id AND i.bucket = :bucket AND i.job_id = :job_id AND i.seq > :after"
 _LIMIT = " ORDER BY i.seq LIMIT :limit"
@@ -184,15 +186,15 @@ _FILTERED = """
      AND CAST(:label AS text) = ANY(l.present)))
 """
 _PAGE = text(
-    f"{_OF_ITS_JOB} FROM items i LEFT JOIN results r{_RESULT}{_IMAGE}{_OF_JOB}{_FILTERED}"
+    f"{_OF_ITS_JOB} FROM items i LEFT JOIN results r{_PAGE_OF_RESULTS}{_IMAGE}{_OF_JOB}{_FILTERED}"
     " AND (CAST(:outcome AS text) IS NULL OR coalesce(r.outcome, 'open') = :outcome)"
     f" AND CAST(:code AS text) IS NULL{_LIMIT}"
 )
 _PAGE_BY_CODE = text(
-    f"{_OF_ITS_JOB} FROM results r JOIN items i{_RESULT}{_IMAGE}{_OF_JOB}{_FILTERED} AND r.job_id = :job_id"
+    f"{_OF_ITS_JOB} FROM results r JOIN items i{_PAGE_OF_RESULTS}{_IMAGE}{_OF_JOB}{_FILTERED} AND r.job_id = :job_id"
     f" AND r.code = :code AND (CAST(:outcome AS text) IS NULL OR r.outcome = :outcome){_LIMIT}"
 )
-_SETTLED = text(f"{_OF_ITS_JOB} FROM items i JOIN results r{_RESULT}{_IMAGE}{_OF_JOB}{_LIMIT}")
+_SETTLED = text(f"{_OF_ITS_JOB} FROM items i JOIN results r{_PAGE_OF_RESULTS}{_IMAGE}{_OF_JOB}{_LIMIT}")
 _ONE = text(
     f"{_columns('j.context')} FROM jobs j JOIN items i ON i.bucket = j.bucket AND i.job_id = j.id"
     f" LEFT JOIN results r{_RESULT}{_IMAGE}"
