@@ -62,13 +62,15 @@ def _with_secret(call: Call, session: Session, webhook: Webhook, secret: str) ->
     return WebhookSecretOut.model_validate({**_rows(call, session, [webhook])[0], "secret": secret})
 
 
-def _keys(call: Call) -> Keys:
+def keys(call: Call) -> Keys:
+    """What new secrets are derived from; Problem `webhooks_off`."""
     if not call.settings.webhook_keys:
         raise Problem("webhooks_off", "This installation has no key to sign with: its operator can set one.")
     return Keys(call.settings.webhook_keys)
 
 
-def _check_url(call: Call, url: str) -> None:
+def check_url(call: Call, url: str) -> None:
+    """Problem `invalid_body` for a URL that webhooks may not go to, by its text."""
     code = Targets.of(call.settings).problem(url)
     if code is not None:
         raise Problem("invalid_body", "See `errors`.", [Fault(code, TEXTS[code], field="url")])
@@ -88,11 +90,11 @@ def create(call: Call) -> Response:
     each time that something is sent there."""
     body, _ = small_json(call)
     asked = checked(WebhookIn, {} if body is None else body)
-    keys = _keys(call)
-    _check_url(call, asked.url)
+    signing = keys(call)
+    check_url(call, asked.url)
     with call.transaction() as session:
         made, secret = webhooks.create(
-            session, call.account_id, asked.url, asked.types, asked.description, keys=keys, actor=actor(call)
+            session, call.account_id, asked.url, asked.types, asked.description, keys=signing, actor=actor(call)
         )
         answer = _with_secret(call, session, made, secret)
     return json_answer(answer, 201, {"Location": f"{call.settings.public_url}/v1/webhooks/{made.id}"})
@@ -154,7 +156,7 @@ def change(call: Call, webhook_id: UUID) -> Response:
     asked = checked(WebhookChangeIn, {} if body is None else body)
     changes = {name: getattr(asked, name) for name in asked.model_fields_set}
     if "url" in changes:
-        _check_url(call, asked.url)
+        check_url(call, asked.url)
     with call.transaction() as session:
         changed = webhooks.update(session, call.account_id, webhook_id, actor=actor(call), **changes)
         return json_answer(_one(call, session, changed))
@@ -185,9 +187,9 @@ def delete(call: Call, webhook_id: UUID) -> Response:
 )
 def rotate(call: Call, webhook_id: UUID) -> Response:
     """For 24 hours every event carries two signatures, of the new secret and of the one before; older ones end now."""
-    keys = _keys(call)
+    signing = keys(call)
     with call.transaction() as session:
-        webhook, secret = webhooks.rotate(session, call.account_id, webhook_id, keys=keys, actor=actor(call))
+        webhook, secret = webhooks.rotate(session, call.account_id, webhook_id, keys=signing, actor=actor(call))
         return json_answer(_with_secret(call, session, webhook, secret))
 
 
