@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from api.console.formats import number
 
 Format = Callable[[float], str]
-WIDTH: Final = 640
+WIDTH: Final = 560
 COLOURS: Final = 6
 _LEFT: Final = 46
 _RIGHT: Final = 10
@@ -78,31 +78,31 @@ def bars(
     y: Format = number,
     limit: int = 12,
     links: Mapping[str, str] | None = None,
+    top: float | None = None,
 ) -> Markup:
-    """Lying bars with their names in front and their numbers behind, the greatest first; the rest is one bar."""
+    """Lying bars with their names in front and their numbers behind, the greatest first; the rest is one bar.
+
+    `top` is what a whole bar is worth: the greatest value, if it is not given.
+    """
     shown = sorted(values.items(), key=lambda item: -item[1])
     if len(shown) > limit:
         rest = sum(value for _, value in shown[limit - 1 :])
         shown = [*shown[: limit - 1], (f"{len(shown) - limit + 1} more", rest)]
     if not shown:
         return _nothing(label)
-    top = max(value for _, value in shown) or 1
-    row, start, end = 26, 190, WIDTH - 70
-    parts = []
-    for index, (name, value) in enumerate(shown):
-        middle = index * row + row / 2
-        width = max(1.0, (end - start) * value / top) if value > 0 else 0.0
-        text = _text(start - 8, middle + 4, name if len(name) <= 28 else f"{name[:27]}…", "end")
+    whole = top or max(value for _, value in shown) or 1
+    rows = []
+    for name, value in shown:
+        words = Markup('<span class="name" title="{}">{}</span>').format(name, name)
         if links and name in links:
-            text = Markup('<a href="{}">{}</a>').format(links[name], text)
-        parts.append(text)
-        parts.append(
+            words = Markup('<a class="name" href="{}" title="{}">{}</a>').format(links[name], name, name)
+        rows.append(
             Markup(
-                '<rect class="bar s0" x="{}" y="{}" width="{}" height="16" rx="3"><title>{}: {}</title></rect>'
-            ).format(start, _n(middle - 8), _n(width), name, y(value))
+                '<li>{}<svg aria-hidden="true"><rect class="track" width="100%" height="14" rx="4"/>'
+                '<rect class="bar s0" width="{}%" height="14" rx="4"/></svg><span class="value">{}</span></li>'
+            ).format(words, _n(max(0.0, min(100.0, 100 * value / whole))), y(value))
         )
-        parts.append(_text(start + width + 6, middle + 4, y(value), "start"))
-    return _figure(label, row * len(shown), Markup("").join(parts), [])
+    return Markup('<ul class="bars" aria-label="{}">{}</ul>').format(label, Markup("").join(rows))
 
 
 def columns(

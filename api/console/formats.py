@@ -68,12 +68,17 @@ def ago(value: datetime | None) -> Markup | str:
     if gone < timedelta(seconds=45):
         words = "just now"
     elif gone < timedelta(days=7):
-        words = f"{duration(gone.total_seconds())} ago" if gone < timedelta(hours=1) else _hours(gone)
+        words = f"{max(1, gone.seconds // 60)}\u202fmin ago" if gone < timedelta(hours=1) else _hours(gone)
     else:
         words = f"{moment:%Y-%m-%d}"
     return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(
         moment.isoformat(), f"{moment:%Y-%m-%d %H:%M:%S}", words
     )
+
+
+def moment(value: str) -> str:
+    """An ISO 8601 text, to the minute."""
+    return value[:16].replace("T", " ")
 
 
 def _hours(gone: timedelta) -> str:
@@ -99,6 +104,7 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "duration": duration,
     "when": when,
     "ago": ago,
+    "moment": moment,
     "short": short,
     "words": words,
 }

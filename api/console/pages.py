@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 
 from api import errors
 from api.console import gate
-from api.console.rendering import error_page, protect
+from api.console.rendering import GROUPS, error_page, protect
 from api.errors import Problem, faults_of
 from api.routing import Call, House, Parameters
 from api.small_body import decoded
@@ -39,7 +39,8 @@ class Form(BaseModel):
 
 @dataclass(frozen=True)
 class Nav:
-    """An entry of the navigation. `order`: small ones first; `icon`: a macro of templates/icons.html."""
+    """An entry of the navigation. `order`: small ones first; `icon`: one of templates/icons.html; `group`: Work,
+    Account or Installation."""
 
     label: str
     href: str
@@ -47,6 +48,10 @@ class Nav:
     role: str
     order: int
     group: str = "Work"
+
+    def __post_init__(self) -> None:
+        if self.group not in GROUPS:
+            raise ValueError(f"unknown group {self.group!r}")
 
 
 @dataclass(frozen=True)

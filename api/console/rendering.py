@@ -18,6 +18,7 @@ from db import sessions
 if TYPE_CHECKING:
     from api.console.pages import Nav, PageCall
 
+GROUPS: Final = ("Work", "Account", "Installation")
 THEMES: Final = ("system", "light", "dark")
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
@@ -49,6 +50,12 @@ def navigation(entries: "list[Nav]") -> None:
 def navigation_of(call: "PageCall") -> "list[Nav]":
     """What of it who asks may open."""
     return [entry for entry in _NAVIGATION if call.may(entry.role)]
+
+
+def _grouped(entries: "list[Nav]") -> "list[tuple[str, list[Nav]]]":
+    """By group, in the groups' order."""
+    found = {group: [entry for entry in entries if entry.group == group] for group in GROUPS}
+    return [(group, each) for group, each in found.items() if each]
 
 
 @cache
@@ -92,7 +99,7 @@ def render(call: "PageCall", template: str, status: int = 200, *, title: str | N
             title=call.page.title if title is None else title,
             theme=theme(),
             notices=notices,
-            navigation=navigation_of(call),
+            navigation=_grouped(navigation_of(call)),
             here=request.path,
             **values,
         )
