@@ -104,10 +104,10 @@ class Looker:
         rows = []
         with torch.inference_mode():
             for picture, first in ahead(self._decoded, copies, self._threads):
-                scores = self._forward(first[None])
+                scores = self.forward(first[None])
                 others = [self.loaded.preset(view(picture)) for view in VIEWS[1:]] if scores.max() < SURE else []
                 scores = torch.cat(
-                    [scores, self._forward(torch.stack(others)) if others else scores.repeat(len(VIEWS) - 1, 1)]
+                    [scores, self.forward(torch.stack(others)) if others else scores.repeat(len(VIEWS) - 1, 1)]
                 )
                 rows.append(scores.numpy())
         return np.stack(rows)
@@ -116,7 +116,8 @@ class Looker:
         picture = decode(load())
         return picture, self.loaded.preset(picture)
 
-    def _forward(self, batch: torch.Tensor) -> torch.Tensor:
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Scores of one view each, of what the preset made."""
         return self.loaded.labels.activate(self.loaded.chosen.backend.forward(batch))
 
 

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from rich.console import Console
 from rich.table import Table
+from torchvision.transforms.v2 import functional as TF
 
 from bench import moderation_photos as source
 from bench.moderation_accuracy import alarms, scored
@@ -24,6 +26,8 @@ from bench.verdict_stability import CHANGES
 from ml import artifact, facts, images
 from ml.predictor import Predictor
 from ml.shipped_models import FOLDER
+from ml.views import View
+from ml.working_copy import decode
 
 PORN, HENTAI = CLASSES.index("Porn"), CLASSES.index("Hentai")
 BUDGETS = (0.03, 0.02, 0.015, 0.01)
@@ -59,6 +63,9 @@ def main() -> None:
     console.print(curve(scores))
     console.print(chosen_on_halves(photos, scores))
     console.print(shifted(averaged(scores, 1)))
+    looks = kept(options.keep, "looks", partial(other_looks, photos))
+    for name, rows in looks.items():
+        console.print(f"{name}: {alarms('v1', rows).sum()} photos not approved by v1, {alarms('v2', rows).sum()} by v2")
     console.print(allow_bank(hashes, wrong, again))
     console.print(confidence({name: found["best"] for name, found in told.items()}))
     console.print(tag_rule(averaged(scores, 1), next(iter(told.values()))["best"]))
@@ -118,6 +125,21 @@ def shifted(scores: Floats) -> str:
         "Log-odds of Porn + Hentai shifted by -0.85 and -1.69, then asked for 0.3: exactly the photos that reach 0.5"
         f" and 0.7 without a shift ({(explicit(scores) >= 0.5).sum()} and {(explicit(scores) >= 0.7).sum()})."
     )
+
+
+def other_looks(photos: Sequence[Photo]) -> dict[str, Floats]:
+    """Scores of a `closer` look (8 % cut off at every side) and of a `smooth` one (antialiased when scaled down)."""
+    looker = Looker()
+
+    def seen(photo: Photo) -> torch.Tensor:
+        picture = decode(source.working_copy(photo.path.read_bytes()))
+        size = looker.loaded.preset.size
+        smooth = TF.resize(picture, [size, size], antialias=True).float()
+        return torch.stack([looker.loaded.preset(View(margin=0.08)(picture)), smooth])
+
+    with torch.inference_mode():
+        rows = np.stack([looker.forward(both).numpy() for both in ahead(seen, photos, 2)])
+    return {"closer": rows[:, 0], "smooth": rows[:, 1]}
 
 
 def changed(photos: Sequence[Photo]) -> dict[str, npt.NDArray]:
