@@ -137,6 +137,12 @@ def recheck(session: Session, account_id: int, shas: Sequence[bytes]) -> None:
         session.execute(_RECHECK, {"account_id": account_id, "shas": list(shas)})
 
 
+def recheck_moved(session: Session, rerun_id: UUID, after: int, last: int) -> None:
+    """Pictures of a rerun's items (their numbers: above `after`, up to `last`) that an entry ever hit are to be decided
+    again."""
+    session.execute(_RECHECK_MOVED, {"rerun": rerun_id, "after": after, "last": last})
+
+
 _OPEN = text(
     """
     INSERT INTO bank_changes (id, account_id, bank_id, entry_id, after, upto, mode, actor)
@@ -178,5 +184,14 @@ _RECHECK = text(
     """
     INSERT INTO bank_rechecks (account_id, sha256)
     SELECT :account_id, sha256 FROM unnest(CAST(:shas AS bytea[])) AS s(sha256)
+    """
+)
+_RECHECK_MOVED = text(
+    """
+    INSERT INTO bank_rechecks (account_id, sha256)
+    SELECT DISTINCT r.account_id, r.sha256
+    FROM rerun_items k JOIN results r ON r.bucket = k.bucket AND r.job_id = k.job_id AND r.seq = k.source_seq
+    WHERE k.rerun_id = :rerun AND k.seq > :after AND k.seq <= :last
+      AND EXISTS (SELECT FROM hash_hits h WHERE h.account_id = r.account_id AND h.sha256 = r.sha256)
     """
 )

@@ -19,7 +19,7 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db import audit, evidence, jobs, moderation_state, registry, reruns, review_changes
+from db import audit, bank_changes, evidence, jobs, moderation_state, registry, reruns, review_changes
 from db.errors import Conflict, NotFound
 from db.ids import UUID7, uuid7
 from db.tables import Job, Rerun
@@ -99,6 +99,9 @@ def _move(
     last, changed = session.execute(statement, parameters).one()
     evidence.cover_decisions(session, rerun.account_id, batch)
     review_changes.follow(session, rerun.account_id, batch)
+    if rerun.task == "moderation" and last is not None:
+        # What is put in place was decided before; a bank may know the picture since, or no longer.
+        bank_changes.recheck_moved(session, rerun.id, rerun.position, last)
     touched = session.scalars(_JOBS, {"account_id": rerun.account_id, "batch": batch}).all()
     moderation_state.refresh(session, rerun.account_id, touched)
     if counter is not None:

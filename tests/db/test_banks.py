@@ -8,15 +8,28 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from db import bank_changes, bank_entries, bank_matching, bank_search, banks, decisions
+from db import (
+    bank_changes,
+    bank_entries,
+    bank_matching,
+    bank_search,
+    banks,
+    chunks,
+    decisions,
+    endings,
+    publishing,
+    recording,
+)
 from db.bank_entries import NewEntry
 from db.bank_tables import Bank, Entry
 from db.decisions import Decision
 from db.errors import Conflict, NotFound
+from db.recording import IngestOutcome
 from db.session import Database
 from tests.conftest import TestAccount, make_account
 from tests.db.bank_line import (
     BAD,
+    claimed,
     finish,
     image,
     infer,
@@ -29,6 +42,7 @@ from tests.db.bank_line import (
     submit,
     verdicts,
 )
+from tests.db.test_reruns import end, install, run, start
 from worker import banning
 
 H = "f0e1d2c3b4a5968778695a4b3c2d1e0f" * 2
@@ -338,10 +352,6 @@ def test_a_ban_waits_for_pictures_that_were_matched_without_it(db: Database, acc
     matched, go = threading.Event(), threading.Event()
 
     def ingest_slowly() -> None:
-        from db import chunks, recording
-        from db.recording import IngestOutcome
-        from tests.db.bank_line import claimed
-
         chunk = claimed(db, "ingest")
         assert chunk is not None
         with db.transaction() as session:
@@ -509,3 +519,32 @@ def test_a_picture_without_a_hash_cannot_be_banned_by_its_item(db: Database, acc
         for wrong in ("x", public(job, 7), public(UUID(int=5), 0)):
             with pytest.raises(NotFound):
                 bank_entries.picture_of(session, account.id, wrong)
+
+
+def test_a_rerun_neither_forgets_a_ban_nor_brings_back_what_was_before_it(
+    db: Database, account: TestAccount, bank: UUID
+) -> None:
+    install(db, "judge@1", "moderation")
+    job = submit(db, account, ["same", "other"])
+    ingest(db, {"same": H, "other": FAR})
+    infer(db)
+    with db.transaction() as session:
+        assert endings.finish(session, job)
+    install(db, "judge@2", "moderation")
+    rerun = start(db, account, "judge@2")
+    infer(db)
+    end(db, rerun)
+    staged = sql(db, "SELECT job_id FROM reruns")[0].job_id
+    entry = ban(db, account.id, bank)
+    work_off(db)
+    assert verdicts(db, staged) == ["reject", "approve"], "what is published later is banned before"
+    change(db, account.id, bank, entry, enabled=False)
+    work_off(db)
+    run(db, publishing.publish, account, rerun)
+    change(db, account.id, bank, entry, enabled=True)
+    work_off(db)
+    assert verdicts(db, job) == ["reject", "approve"]
+    run(db, publishing.roll_back, account, rerun)
+    assert verdicts(db, job) == ["approve", "approve"], "as it was before the ban"
+    work_off(db)
+    assert verdicts(db, job) == ["reject", "approve"]
