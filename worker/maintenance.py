@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date
 from types import FrameType
 
-from db import buckets, delivery_queue, hosts, idempotency, locks, shadow, workers
+from db import buckets, delivery_queue, hosts, idempotency, locks, sessions, shadow, workers
 from db.errors import DbError
 from db.session import Database
 from worker import deliver, finalise, log, model_moves, sealing, wiring
@@ -57,6 +57,7 @@ def duties(settings: WorkerSettings, database: Database, dispatcher: Dispatcher,
             hosts.forget(session)
             workers.forget(session)
             idempotency.forget(session)
+            sessions.forget(session)
             delivery_queue.forget(session, settings.webhook_keep_days)
             return int(buckets.open_when_full(session) is not None)
 
