@@ -39,7 +39,8 @@ def decide(call: PageCall, review_id: UUID) -> Response:
         go_on(call, session, asked)
     many = len(made.tasks)
     words = "Approved" if asked.verdict == "approve" else "Rejected"
-    return redirect(call, address(asked), f"{words}." if many == 1 else f"{words}, with {many - 1} near-duplicates.")
+    near = "a near-duplicate" if many == 2 else f"{many - 1} near-duplicates"
+    return redirect(call, address(asked), f"{words}." if many == 1 else f"{words}, with {near}.")
 
 
 class ManyForm(FilterForm):

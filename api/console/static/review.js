@@ -91,7 +91,8 @@ function press(key) {
 function startChoosing() {
   choosing = true;
   body.classList.add("choosing");
-  (codes.querySelector("input") ?? codes).scrollIntoView({ block: "nearest" });
+  codes.scrollIntoView({ block: "center" });
+  if (codes.tagName === "SELECT") codes.focus();
 }
 
 function stopChoosing() {
@@ -173,5 +174,16 @@ grid?.addEventListener("click", (event) => {
   }
 });
 grid?.addEventListener("change", count);
-move?.addEventListener("submit", () => body.classList.add("sent"));
+
+/* Reject without a reason asks for one; the reason that is taken then is enough. */
+move?.addEventListener("submit", (event) => {
+  if (event.submitter?.dataset.key !== "r" || hasReason()) return;
+  event.preventDefault();
+  startChoosing();
+});
+codes?.addEventListener("change", (event) => {
+  if (!choosing || event.target.name !== "code" || !hasReason()) return;
+  stopChoosing();
+  press("r");
+});
 if (picks.length) picks[0].focus({ preventScroll: true });
