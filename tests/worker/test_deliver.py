@@ -425,6 +425,35 @@ def test_a_slow_endpoint_holds_up_no_other(house: House, server: HostileServer) 
     assert rows(house.db, "SELECT 1 FROM delivery_attempts WHERE webhook_id = :slow", slow=slow) == []
 
 
+def test_several_senders_share_the_work_and_send_nothing_twice(house: House, server: HostileServer) -> None:
+    hooks = [house.endpoint(server.url("ok")) for _ in range(3)]
+    house.emit(60)
+    given = house.settings(server, webhook_per_account=8)
+
+    def left() -> int:
+        sent = len(rows(house.db, "SELECT 1 FROM deliveries WHERE state = 'delivered'"))
+        return 60 * len(hooks) - sent
+
+    async def main() -> None:
+        async with house.poster(given) as post:
+            senders = [Sender(given, house.db, uuid7(), Counters(), post) for _ in range(3)]
+            running = [asyncio.create_task(each.run(lambda: False)) for each in senders]
+            for _ in range(1200):
+                if await asyncio.to_thread(left) == 0:
+                    break
+                await asyncio.sleep(0.05)
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    asyncio.run(main())
+    assert left() == 0
+    assert len(server.log) == 180
+    assert len({(got.header("webhook-id"), got.header("webhook-signature")) for got in server.log}) == 180
+    assert server.peak["127.0.0.1"] <= 8, "the account's bound holds for all of them together"
+    assert len(rows(house.db, "SELECT DISTINCT fence FROM deliveries WHERE fence = 1")) == 1
+
+
 def test_a_stopped_sender_hands_back_what_it_cannot_end(house: House, server: HostileServer) -> None:
     house.endpoint(server.url("silent"))
     house.emit()
