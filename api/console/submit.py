@@ -1,6 +1,7 @@
 """A job from the console: pasted URLs, or files. Checked and stored by the same code as POST /v1/jobs."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from flask import Request, Response, request
@@ -28,12 +29,13 @@ FILES: Final = "/console/jobs/files"
 
 
 class Asked(Form):
-    """What is asked of the pictures."""
+    """What is asked of the pictures; `product`: whose they are, all of them."""
 
     name: str | None = Field(default=None, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
     context: str = Field(default="", pattern=r"^[a-z0-9_.-]{0,64}$")
     analyses: list[Analysis] = Field(min_length=1, max_length=2)
     lane: Lane = "bulk"
+    product: str | None = Field(default=None, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
 
     def spec(self) -> JobSpec:
         """For `db.jobs.submit`."""
@@ -67,7 +69,7 @@ def from_urls(call: PageCall) -> Response:
     given = call.form.get("urls", "")
     try:
         asked = call.checked(UrlsForm)
-        intake = Intake(lambda: _lines(asked.urls), "line", "refuse", call.settings.max_items_per_job)
+        intake = Intake(lambda: _lines(asked.urls, asked.product), "line", "refuse", call.settings.max_items_per_job)
         with call.transaction() as session:
             job = jobs.submit(
                 session,
@@ -86,11 +88,12 @@ def from_urls(call: PageCall) -> Response:
     return redirect(call, f"/console/jobs/{job.id}", f"{job.total} pictures are on their way.")
 
 
-def _lines(text: str) -> Iterator[Row]:
-    """Each line that is not blank is an item; places are the lines' own."""
+def _lines(text: str, product: str | None) -> Iterator[Row]:
+    """Each line that is not blank is an item, all of one product if it is given; places are the lines' own."""
+    of = {} if product is None else {"product_id": product}
     for place, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            yield place, {"url": line.strip()}
+            yield place, {"url": line.strip(), **of}
 
 
 class FilesQuery(Parameters):
@@ -106,14 +109,14 @@ def from_files(call: PageCall, query: FilesQuery) -> Response:
         with uploads.Parcel(call) as parcel:
             form = FilesForm(call, request, parcel)
             form.read()
-            spec = form.spec()
+            asked = form.asked()
             parcel.deliver()
             with call.transaction() as session:
                 job = jobs.submit(
                     session,
                     call.account_id,
-                    spec,
-                    form.items,
+                    asked.spec(),
+                    [replace(item, product_id=asked.product) for item in form.items],
                     max_items=call.settings.max_items_per_job,
                     chunk_size=call.settings.chunk_size,
                 )
@@ -131,10 +134,10 @@ class FilesForm(uploads.Multipart):
         super().__init__(call, sent, parcel)
         self._fields: dict[str, Any] = {}
 
-    def spec(self) -> JobSpec:
+    def asked(self) -> Asked:
         """What the fields ask; Problem `invalid_form`."""
         try:
-            return Asked.model_validate(self._fields).spec()
+            return Asked.model_validate(self._fields)
         except ValidationError as error:
             raise Problem("invalid_form", "Some fields are wrong.", faults_of(error)) from error
 
