@@ -101,7 +101,7 @@ def validate(call: Call) -> Response:
     """Nothing is stored. `invalid_policy` names all that is wrong: field, and in a text line and column."""
     new = _written(call)
     with call.transaction() as session:
-        warnings = _warnings(session, new.policy)
+        warnings = warnings_of(session, new.policy)
     rules, classes = len(new.policy.rules), list(new.policy.classes)
     return json_answer(CheckedOut(name=new.policy.name, rules=rules, classes=classes, warnings=warnings))
 
@@ -251,7 +251,8 @@ def _written(call: Call) -> Written:
     raise Problem("invalid_body", "See `errors`.", [fault])
 
 
-def _warnings(session: Session, rules: policy.Policy) -> list[str]:
+def warnings_of(session: Session, rules: policy.Policy) -> list[str]:
+    """What is valid and yet may not be meant."""
     return [
         f"{label} is no class of the active moderation model: pictures go to review"
         for label in policies.unknown_classes(session, rules)
@@ -272,7 +273,7 @@ def _one(call: Call, session: Session, row: PolicyVersion) -> PolicyOut:
         "source": policies.source(row),
         "document": row.document,
         "classes": list(rules.classes),
-        "warnings": _warnings(session, rules),
+        "warnings": warnings_of(session, rules),
     }
     return PolicyOut.model_validate(answer)
 

@@ -5,6 +5,8 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from api import errors
 from api.console import (
+    bank_forms,
+    banks,
     catalog,
     gallery,
     home,
@@ -13,6 +15,7 @@ from api.console import (
     own,
     persons,
     pictures,
+    policies,
     replays,
     review,
     review_decide,
@@ -38,12 +41,14 @@ PARTS: tuple[Pages, ...] = (
     system.pages,
     persons.pages,
     models.pages,
+    policies.pages,
+    banks.pages,
     replays.pages,
     webhooks.pages,
     own.pages,
 )
 # These add to the pages of the part that they belong to.
-_ADDED = (gallery, submit, review_decide, review_quality)
+_ADDED = (bank_forms, gallery, submit, review_decide, review_quality)
 
 
 def install(app: Flask, house: House) -> None:
