@@ -53,7 +53,7 @@ def standing(session: Session, account_id: int, item: ItemView) -> Standing:
     decision = moderation["decision"]
     reasons = [reason["code"] for reason in moderation["reasons"] if reason.get("verdict") == moderation["verdict"]]
     code = decision["code"] if decision is not None else next(iter(reasons), None)
-    if decision is not None and decision["kind"] == "appeal":
+    if decision is not None and _answers(session, account_id, UUID(decision["id"])):
         return Standing("The verdict was made on an appeal: it is final here.", context, code)
     if moderation["verdict"] == "reject":
         return Standing(None, context, code)
@@ -180,6 +180,12 @@ def answers(session: Session, account_id: int, rows: list[AppealRow]) -> dict[UU
         for row in rows
         if row.answer_id is not None and (answer := found.get(row.answer_id)) is not None
     }
+
+
+def _answers(session: Session, account_id: int, decision_id: UUID) -> bool:
+    """Whether the decision was made on an appeal."""
+    query = select(AppealRow.id).where(AppealRow.account_id == account_id, AppealRow.answer_id == decision_id)
+    return session.scalar(query.limit(1)) is not None
 
 
 def _approval_removed(session: Session, account_id: int, item: ItemView, sha256: bytes, context: str) -> bool:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from typing import Any
+from uuid import UUID
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +12,8 @@ from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 
 from api.exports import COLUMNS, NESTED
+from db import decisions
+from db.decisions import Decision
 from db.session import Database
 from db.spreadsheets import harmless
 from tests.api.conftest import Make, client_of
@@ -92,6 +95,22 @@ def test_rows_are_what_the_description_says(client: FlaskClient, job: str) -> No
     done = next(row for row in as_json(client, job) if row["outcome"] == "done")
     assert set(done["facts"]) >= {"width", "height", "format", "bytes", "sha256", "pdq", "colours", "sharpness"}
     assert set(done["moderation"]) == {"scores", "verdict", "reasons", "policy", "model", "automatic", "decision"}
+
+
+def test_a_persons_verdict_is_in_every_format(
+    client: FlaskClient, db: Database, account: TestAccount, job: str
+) -> None:
+    with db.transaction(account.id) as session:
+        made = Decision(UUID(job), 1, bytes(range(32)), "", "review", "reject", "key:x", "nudity", "Not here.")
+        (decision_id,) = decisions.append(session, account.id, [made])
+    for rows in (as_json(client, job), as_ndjson(client, job), as_csv(client, job), as_parquet(client, job)):
+        for row in rows:
+            said = row["moderation"]
+            if row["outcome"] != "done":
+                assert said is None
+                continue
+            assert (said["verdict"], said["automatic"]) == ("reject", "approve")
+            assert (said["decision"]["id"], said["decision"]["text"]) == (str(decision_id), "Not here.")
 
 
 def test_an_empty_export_is_valid_in_every_format(client: FlaskClient) -> None:
