@@ -55,7 +55,7 @@ def import_(call: Call, bank_id: UUID) -> Response:
     with call.transaction() as session:
         banks.read(session, call.account_id, bank_id)
     with spooled(call.house.blobs, request, call.settings, MAX_BYTES) as body:
-        new, gone, faults, failed = _rows(form, body.file)
+        new, gone, faults, failed = rows(form, body.file)
     with call.transaction() as session:
         done = bank_entries.add_many(session, call.account_id, bank_id, new, actor(call), gone=gone)
         change = None
@@ -73,7 +73,7 @@ def import_(call: Call, bank_id: UUID) -> Response:
     )
 
 
-def _rows(form: str, file: IO[bytes]) -> tuple[list[NewEntry], list[str], list[Fault], int]:
+def rows(form: str, file: IO[bytes]) -> tuple[list[NewEntry], list[str], list[Fault], int]:
     """Entries, ids of those that are gone, the first faults, and how many rows were wrong."""
     new: list[NewEntry] = []
     gone: list[str] = []
