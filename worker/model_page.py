@@ -37,7 +37,9 @@ def render(
     activated = f", since {model.activated_at:%Y-%m-%d %H:%M}" if model.activated_at and model.state == "active" else ""
     table.add_row("model", f"{model.ref}  ({model.task}, {model.state}{activated})")
     table.add_row("weights", f"SHA-256 {model.sha256}")
-    table.add_row("network", f"{card.get('architecture', '?')}, {escape(str(card.get('preset', {}).get('name', '?')))}")
+    preset = card.get("preset", {})
+    looks = f", {preset['views']} views where the best score is below {preset['sure']}" if "views" in preset else ""
+    table.add_row("network", escape(f"{card.get('architecture', '?')}, {preset.get('name', '?')}{looks}"))
     table.add_row("labels", _labels(card))
     table.add_row("figures", _figures(card))
     table.add_row("licence", escape(str(card.get("licence", "unknown"))))

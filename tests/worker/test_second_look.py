@@ -66,5 +66,8 @@ def test_the_command(tmp_path: Path, database_url: str) -> None:
     finally:
         database.dispose()
     assert "tiny-moderation@1-2views for moderation: candidate" in tagmill("models", "views", "tiny-moderation@1", "2")
-    assert "tiny-moderation@1" in tagmill("models", "show", "tiny-moderation@1-2views")
+    shown = tagmill("models", "show", "tiny-moderation@1-2views")
+    assert "2 views where the best score is below 0.9" in shown
+    assert "tiny-moderation@1 " in shown or "tiny-moderation@1\n" in shown, "what it was made from"
+    assert "views" not in tagmill("models", "show", "tiny-moderation@1")
     assert "preset.views" in tagmill("models", "views", "tiny-moderation@1", "9", code=1)
