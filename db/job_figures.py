@@ -46,7 +46,7 @@ def figures(session: Session, account_id: int, job: Job) -> Figures:
         "most": MOST,
     }
     verdicts = {row.verdict: row.n for row in session.execute(_VERDICTS, parameters)}
-    labels = {row.label: row.n for row in session.execute(_LABELS, {**parameters, "limit": MAX_LABELS})}
+    counts = {row.label: row.n for row in session.execute(_LABELS, {**parameters, "limit": MAX_LABELS})}
     hosts = [
         HostFailures(row.host, row.total, dict(sorted(row.codes.items(), key=lambda item: -item[1])))
         for row in session.execute(_HOSTS, {**parameters, "limit": MAX_HOSTS})
@@ -54,9 +54,15 @@ def figures(session: Session, account_id: int, job: Job) -> Figures:
     return Figures(
         of=sum(verdicts.values()),
         verdicts={name: count for name, count in verdicts.items() if name},
-        labels=labels,
+        labels=counts,
         hosts=hosts,
     )
+
+
+def labels(session: Session, account_id: int, job: Job, most: int = 5000) -> list[str]:
+    """The tags of the job's first results, the most frequent first: what somebody may want to filter by."""
+    parameters = {"account_id": account_id, "job_id": job.id, "bucket": job.bucket, "most": most, "limit": MAX_LABELS}
+    return [row.label for row in session.execute(_LABELS, parameters)]
 
 
 _RESULTS: Final = """

@@ -1,6 +1,7 @@
 """Who opens the console first on a machine of one's own: an administrator without a password, by one-time link."""
 
 from db import accounts, people, sign_in
+from db.errors import NotFound
 from db.people import Person
 from db.session import Database, Session
 from worker.localkey import ACCOUNT
@@ -26,7 +27,10 @@ def address(url: str, token: str) -> str:
 
 
 def _operator(session: Session) -> Person:
-    account = accounts.by_name(session, ACCOUNT)
+    try:
+        account = accounts.by_name(session, ACCOUNT)
+    except NotFound:
+        account = accounts.create(session, ACCOUNT)
     for person in people.everybody(session, account.id):
         if person.operator and person.role == "admin" and person.disabled_at is None:
             return person

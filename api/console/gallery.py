@@ -50,7 +50,7 @@ def gallery(call: PageCall, job_id: UUID, query: GalleryQuery) -> Response:
             after_seq=after,
             limit=PAGE + 1,
         )
-        figures = job_figures.figures(session, call.account_id, job)
+        labels = job_figures.labels(session, call.account_id, job)
     chosen = query.model_dump(exclude_none=True, exclude={"cursor"})
     here = f"/console/jobs/{job_id}/pictures"
     more = None
@@ -63,7 +63,7 @@ def gallery(call: PageCall, job_id: UUID, query: GalleryQuery) -> Response:
         job=job,
         shown=found[:PAGE],
         query=query,
-        figures=figures,
+        labels=labels,
         codes=sorted(CODES),
         more=more,
         first=f"{here}?{urlencode(chosen)}" if query.cursor else None,

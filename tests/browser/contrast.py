@@ -30,7 +30,7 @@ FAINT = """() => {
 
 NAMELESS = """() => [...document.querySelectorAll(
     "a, button, input:not([type=hidden]), select, textarea, img, svg[role=img]")]
-  .filter((e) => e.checkVisibility()).filter((e) => {
+  .filter((e) => e.checkVisibility() && !e.closest("[aria-hidden=true]")).filter((e) => {
     if (e.tagName === "IMG") return !e.hasAttribute("alt");
     if (e.querySelector("img[alt]:not([alt=''])")) return false;
     const label = e.labels && [...e.labels].some((l) => l.textContent.trim());

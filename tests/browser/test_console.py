@@ -34,6 +34,14 @@ def paths(shop: Shop) -> list[str]:
     return [path.format(**known) for path in PAGES]
 
 
+def everywhere(page: Any, shop: Shop) -> list[str]:
+    """Those, and every page that the navigation leads to."""
+    page.goto("/console/own")
+    nav = page.locator("nav a").evaluate_all("(links) => links.map((link) => link.getAttribute('href'))")
+    assert len(nav) > 3
+    return list(dict.fromkeys([*paths(shop), *nav]))
+
+
 def test_a_job_from_pasting_to_its_end(visit: Visit, owner_db: Database, account: TestAccount) -> None:
     """Submit, watch it go on without a reload, cancel."""
     page, seen = visit("reviewer")
@@ -58,6 +66,19 @@ def test_a_job_from_pasting_to_its_end(visit: Visit, owner_db: Database, account
         assert jobs.page(session, account.id)[0].state == "accepted", "dismissed: nothing happened"
     assert seen.complaints == []
     assert seen.foreign == []
+
+
+def test_a_jobs_end_is_shown_by_itself(visit: Visit, owner_db: Database, shop: Shop) -> None:
+    """What else the end changes (verdicts, tags, retry) is there too."""
+    page, seen = visit("reviewer")
+    page.goto(f"/console/jobs/{shop.running}")
+    assert page.get_by_role("button", name="Retry failures").count() == 0
+    with owner_db.transaction() as session:
+        session.execute(
+            text("UPDATE jobs SET state = 'finished', settled_at = now() WHERE id = :id"), {"id": shop.running}
+        )
+    page.get_by_role("button", name="Retry failures").wait_for()
+    assert seen.nothing()
 
 
 def test_files_are_uploaded(visit: Visit, owner_db: Database, account: TestAccount) -> None:
@@ -148,7 +169,7 @@ def test_words_can_be_read_and_things_have_names(visit: Visit, shop: Shop, theme
     """WCAG 2.2, 1.4.3: 4.5 to 1 (3 to 1 for large text); 4.1.2: every control has a name."""
     page, seen = visit("admin", operator=True)
     page.emulate_media(color_scheme=theme)
-    for path in paths(shop):
+    for path in everywhere(page, shop):
         page.goto(path)
         assert page.evaluate(FAINT) == [], path
         assert page.evaluate(NAMELESS) == [], path
@@ -163,7 +184,7 @@ def test_axe_finds_nothing(visit: Visit, shop: Shop) -> None:
     if not Path(script).is_file():
         pytest.skip("no axe-core here: set TAGMILL_AXE to its axe.min.js")
     page, _ = visit("admin", operator=True, context={"bypass_csp": True})
-    for path in paths(shop):
+    for path in everywhere(page, shop):
         page.goto(path)
         page.add_script_tag(path=script)
         found = page.evaluate("axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa']})")
@@ -173,7 +194,7 @@ def test_axe_finds_nothing(visit: Visit, shop: Shop) -> None:
 
 def test_a_phone_scrolls_down_only_and_can_be_touched(visit: Visit, shop: Shop) -> None:
     page, _ = visit("admin", operator=True, viewport=PHONE, context={"has_touch": True, "is_mobile": True})
-    for path in paths(shop):
+    for path in everywhere(page, shop):
         page.goto(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], path
         assert too_wide(page) == [], path

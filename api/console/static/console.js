@@ -45,7 +45,8 @@ const tagmill = {
 };
 window.tagmill = tagmill;
 
-/* data-refresh="URL" data-every="seconds": the element is fetched again, until what comes has no data-refresh. */
+/* data-refresh="URL" data-every="seconds": the element is fetched again, until what comes has no data-refresh;
+   with data-then="reload" the whole page is loaded then, for what else its end changes. */
 function keepFresh(element) {
   const pause = 1000 * Number(element.dataset.every || 3);
   const again = async () => {
@@ -56,6 +57,7 @@ function keepFresh(element) {
       if (answer.ok) {
         const fresh = tagmill.replace(element, await answer.text());
         if (fresh?.dataset.refresh) keepFresh(fresh);
+        else if (element.dataset.then === "reload") location.reload();
         return;
       }
       if (answer.status < 500) return;
