@@ -102,7 +102,7 @@ def index(call: PageCall, query: ReviewQuery) -> Response:
             "chosen": chosen(query),
             "held": held,
             "views": review_views.views(session, call.account_id, shown, near=query.view == "one"),
-            "counts": review_views.counts(session, call.account_id),
+            "counts": [] if held else review_views.counts(session, call.account_id),
             "undoable": len(review_undo.last(session, call.account_id, call.actor, call.settings.review_undo_s)),
             "names": people.names(session, call.account_id),
             "seen": review_exposure.today(session, call.account_id, call.actor),
