@@ -51,6 +51,7 @@ def _payload(row: Any) -> dict[str, Any]:
         "item": item_id(row["job_id"], row["seq"]),
         "subject": {"user": row["subject_user"], "product": row["subject_product"]},
         "context": row["context"],
+        "changed_at": row["changed_at"].isoformat(),
         "state": row["state"],
         "verdict": row["verdict"],
         "automatic": row["automatic"],
@@ -86,6 +87,6 @@ _UPDATE = text(
     WHERE m.id = s.id
       AND (m.sha256, m.automatic, m.human, m.code) IS DISTINCT FROM (s.sha256, s.automatic, s.human, s.code)
     RETURNING m.id, m.client_id, m.job_id, m.seq, m.subject_user, m.subject_product, m.context, m.state, m.verdict,
-      m.automatic, m.events, m.automatic IS NOT NULL AS told, s.moderation, s.decision
+      m.automatic, m.changed_at, m.events, m.automatic IS NOT NULL AS told, s.moderation, s.decision
     """
 )

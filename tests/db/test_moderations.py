@@ -1,6 +1,7 @@
 """Uploads for moderation: what is said of them follows results and people, and every change is one event."""
 
 import threading
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -89,6 +90,10 @@ def test_an_event_says_enough_to_act_on(owner_db: Database, account: TestAccount
     judge(owner_db, "reject")
     payload: dict[str, Any] = rows(owner_db, "SELECT payload FROM outbox WHERE subject = :id", id=str(made))[0].payload
     assert payload.pop("item").endswith("-0")
+    with owner_db.transaction() as session:
+        changed_at = moderations.get(session, account.id, made)[0].changed_at
+        assert changed_at is not None
+    assert datetime.fromisoformat(payload.pop("changed_at")) == changed_at
     assert payload == {
         "moderation": str(made), "client_id": "mine", "subject": {"user": "u-1", "product": "shirt-42"},
         "context": "listing", "state": "decided", "verdict": "reject", "automatic": "reject", "policy": "default@1",
