@@ -19,6 +19,8 @@ training run
         running → finished, failed   its owner, by compare-and-set on (owner, fence)
         running → queued     its owner at a graceful stop
         queued, running → cancelled   its operator; the trainer notices at its next heartbeat
+policy  draft → active → retired, retired → active: `policies.activate`, which retires the version before it, and
+        `policies.retire`; a draft that is dropped is retired too
 shadow run
         running → finished   `shadow.settle`: at its limit, or when one of the two models is not what it was; by any
                              maintenance process, or the next claim
@@ -42,6 +44,7 @@ ANALYSES: Final = ("tags", "moderation")
 MODEL_STATES: Final = ("candidate", "active", "retired")
 RERUN_STATES: Final = ("staged", "publishing", "published", "rolling_back", "rolled_back", "dropping", "dropped")
 TRAINING_STATES: Final = ("queued", "running", "finished", "failed", "cancelled")
+POLICY_STATES: Final = ("draft", "active", "retired")
 SHADOW_STATES: Final = ("running", "finished", "stopped", "failed")
 DELIVERY_STATES: Final = ("pending", "delivered", "failed")
 WEBHOOK_STATES: Final = ("enabled", "disabled")

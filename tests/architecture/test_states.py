@@ -29,6 +29,7 @@ COLUMNS = {
     ("reruns", "state"): states.RERUN_STATES,
     ("reruns", "task"): states.ANALYSES,
     ("training_runs", "state"): states.TRAINING_STATES,
+    ("policies", "state"): states.POLICY_STATES,
     ("shadow_runs", "state"): states.SHADOW_STATES,
     ("shadow_runs", "task"): states.ANALYSES,
     ("deliveries", "state"): states.DELIVERY_STATES,
