@@ -182,7 +182,7 @@ class MatchOut(BaseModel):
     distance: int
     seen_at: datetime
     item_id: str | None
-    verdict: Verdict | None = Field(description="The automatic one of that item.")
+    verdict: Verdict | None = Field(description="What counts for that item.")
 
 
 class MatchesOut(BaseModel):

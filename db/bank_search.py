@@ -37,7 +37,7 @@ _TAIL: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A picture within the distance, and the newest result that shows it."""
+    """A picture within the distance, and the newest result that shows it, with the verdict that counts there."""
 
     sha256: bytes
     distance: int
@@ -144,7 +144,9 @@ VECTOR: Final = "(i.pdq <~> CAST(:pdq AS bit(256)))"
 # Of a picture `n`: the newest result that shows it.
 _SHOWN: Final = """
     LEFT JOIN LATERAL (
-      SELECT r.job_id, r.seq, r.moderation ->> 'verdict' AS verdict FROM results r
+      SELECT r.job_id, r.seq, coalesce(d.verdict, r.moderation ->> 'verdict') AS verdict
+      FROM results r JOIN jobs j ON j.id = r.job_id
+      LEFT JOIN human_decisions d ON d.account_id = r.account_id AND d.sha256 = r.sha256 AND d.context = j.context
       WHERE r.account_id = n.account_id AND r.sha256 = n.sha256 AND r.outcome = 'done'
       ORDER BY r.created_at DESC LIMIT 1) r ON true
     ORDER BY n.created_at DESC, n.sha256 DESC

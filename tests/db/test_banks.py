@@ -292,6 +292,9 @@ def test_a_person_who_approved_is_asked_and_not_overruled(db: Database, account:
     assert sql(db, "SELECT verdict, kind FROM human_decisions") == [("approve", "review")]
     assert sql(db, "SELECT reason, state FROM review_tasks") == [("banned_after_approval", "open")]
     assert sql(db, "SELECT kept FROM bank_changes") == [(1,)]
+    with db.transaction() as session:
+        _, (match,) = bank_search.matches(session, account.id, H, 31, 50, 5)
+    assert match.verdict == "approve", "shown is what counts"
 
 
 def test_a_long_list_takes_the_pictures_page_by_page(
