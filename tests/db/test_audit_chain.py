@@ -1,5 +1,6 @@
 """The chain over the audit log: every entry finds its place, and whatever is done to one afterwards is named."""
 
+import threading
 from typing import Any
 from uuid import UUID
 
@@ -102,6 +103,29 @@ def test_two_sealers_make_one_chain(db: Database, account: TestAccount) -> None:
         assert sealed(db) == 0, "it waits for its next turn, not for the lock"
     assert sealed(db) == 1
     assert findings(db) == []
+
+
+def test_many_writers_and_sealers_at_once_make_one_chain(db: Database, account: TestAccount) -> None:
+    writers = [threading.Thread(target=lambda: [record(db, account, 3) for _ in range(8)]) for _ in range(3)]
+    done = threading.Event()
+
+    def seal_on() -> None:
+        while not done.is_set():
+            sealed(db)
+
+    sealers = [threading.Thread(target=seal_on) for _ in range(2)]
+    for thread in (*writers, *sealers):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    done.set()
+    for thread in sealers:
+        thread.join()
+    sealed(db)
+    found = verified(db, step=50)
+    assert (found.findings, found.entries, found.head.seq) == ([], 72, 72)
+    assert found.loose is not None
+    assert found.loose.waiting == 0
 
 
 def test_more_than_a_batch_takes_several_turns(db: Database, account: TestAccount) -> None:
