@@ -19,6 +19,7 @@ from tests.worker.line import run_sql
 from tests.worker.test_deliver import KEY, House
 from worker import webhook_listener
 from worker.cli import app
+from worker.home import Home
 from worker.webhook_listener import Heard
 
 SECRET = bytes(range(32))
@@ -166,3 +167,13 @@ def test_what_strangers_send_is_printed_as_it_is() -> None:
     told = Heard("[blink]x", b'{"type":"[red]","data":"\\u001b[2J"}', None, True)
     assert "\x1b" not in _heard(told)
     assert "\\[red]" in _heard(told)
+
+
+def test_an_installation_makes_its_key_once_and_keeps_it_to_itself(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.prepare()
+    first = home.webhook_key()
+    assert len(first) >= webhook_secrets.MIN_KEY
+    assert Home(tmp_path).webhook_key() == first
+    (file,) = tmp_path.glob("webhook-key*")
+    assert file.stat().st_mode & 0o777 == 0o600
