@@ -112,8 +112,7 @@ def _welcome(screen: "Console", supervisor: "Supervisor") -> None:  # type: igno
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
-    name, link = supervisor.sign_in_link()
-    grid.add_row("Console", f"{plain(link)}  [dim](signs {plain(name)} in, once, within ten minutes)[/]")
+    grid.add_row("Console", f"{url}/console")
     grid.add_row("API", f"{url}  [dim](documentation: {url}/docs)[/]")
     grid.add_row("API key", f"{plain(home.key)}  [dim](the tagmill commands use it; more: tagmill keys create NAME)[/]")
     models = supervisor.active_models()
@@ -123,6 +122,9 @@ def _welcome(screen: "Console", supervisor: "Supervisor") -> None:  # type: igno
     grid.add_row("Log", plain(home.log))
     grid.add_row("Try", "tagmill submit urls.txt --wait --out results.csv")
     screen.print(Panel(grid, title="Tagmill is up", subtitle="Ctrl-C stops it", border_style="green", expand=False))
+    # Outside of the box, and on a line of its own: whole, so that it can be clicked and copied.
+    name, link = supervisor.sign_in_link()
+    screen.print(f"[dim]·[/] sign in as {plain(name)}, once, within ten minutes:\n{plain(link)}", soft_wrap=True)
 
 
 def api(host: Host = "127.0.0.1", port: Port = 8080, workers: Workers = 2, threads: Threads = 16) -> None:

@@ -130,13 +130,14 @@ def role(
 def password(name: Name) -> None:
     """Set somebody's password: it is asked for, or read from standard input. All their sessions end."""
     from db import passwords, people, sessions
+    from worker.screen import counted
 
     hashed = passwords.hashed(_asked(), name=name)
     with _transaction() as session:
         person = people.by_name(session, name)
         people.set_password(session, person, hashed, actor=ACTOR)
         ended = sessions.revoke_all(session, person, actor=ACTOR)
-    typer.echo(f"{person.name} has a new password; {ended} sessions have ended.")
+    typer.echo(f"{person.name} has a new password; {counted(ended, 'session')} ended.")
 
 
 @app.command()
@@ -157,12 +158,13 @@ def link(name: Name) -> None:
 def disable(name: Name) -> None:
     """Let somebody in no more: sessions and links end at once. What they did keeps their name."""
     from db import people, sessions
+    from worker.screen import counted
 
     with _transaction() as session:
         person = people.by_name(session, name)
         people.set_disabled(session, person, True, actor=ACTOR)
         ended = sessions.revoke_all(session, person, actor=ACTOR)
-    typer.echo(f"{person.name} is disabled; {ended} sessions have ended.")
+    typer.echo(f"{person.name} is disabled; {counted(ended, 'session')} ended.")
 
 
 @app.command()
@@ -183,16 +185,19 @@ def sessions(name: Name, end: Annotated[bool, typer.Option("--end", help="End th
 
     from db import people
     from db import sessions as open_sessions
-    from worker.screen import console, plain
+    from worker.screen import console, counted, plain
 
     with _transaction() as session:
         person = people.by_name(session, name)
         if end:
             ended = open_sessions.revoke_all(session, person, actor=ACTOR)
-            typer.echo(f"{ended} sessions of {person.name} have ended.")
+            typer.echo(f"{counted(ended, 'session')} of {person.name} ended.")
             return
         # The API's limit of unused hours is its own setting: here is what would still be good without it.
         found = open_sessions.of_person(session, person, idle_hours=720)
+    if not found:
+        typer.echo(f"{person.name} is signed in nowhere.")
+        return
     table = Table("began", "last seen", "by", "from", "browser", box=None, header_style="bold")
     for each in found:
         table.add_row(

@@ -133,7 +133,7 @@ class Supervisor:
 
     def sign_in_link(self) -> tuple[str, str]:
         """Who may open the console here, and a link that lets them in once."""
-        return local_person.sign_in_link(self.database_url, self.url)
+        return local_person.sign_in_link(self.database_url, os.environ.get("TAGMILL_PUBLIC_URL") or self.url)
 
     def watch(self) -> None:
         """Look once at every server and role and start again what ended; call it about twice a second.

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, quote
 from flask import Flask, Response, g, request
 from pydantic import BaseModel, ConfigDict, ValidationError
 from werkzeug.datastructures import MultiDict
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, NotFound
 
 from api import errors
 from api.console import gate
@@ -293,6 +293,7 @@ def nowhere(house: House, error: HTTPException) -> Response:
         call = _enter(page, house)
     except (Problem, DbError) as refused:
         return protect(_failed(call, refused))
-    response = _failed(call, error)
+    here = Problem("not_found", "There is no page at this address.") if isinstance(error, NotFound) else error
+    response = _failed(call, here)
     gate.keep_visitor(response, request, house.settings)
     return protect(response)

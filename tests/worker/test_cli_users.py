@@ -35,7 +35,7 @@ def test_somebody_from_making_to_shutting_out(users: Cli, owner_db: Database) ->
     assert "Firefox [/x]" in users("users", "sessions", "anna@shop.example").stdout
     users("users", "role", "anna", "admin", "--operator")
     said = users("users", "password", "anna", stdin=PASSWORD.encode() + b"\n").stdout
-    assert "1 sessions have ended" in said
+    assert "1 session ended" in said
     listed = users("users", "list", "--account", "shop").stdout
     assert "admin, operator" in listed
     assert PASSWORD not in listed
