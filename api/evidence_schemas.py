@@ -85,7 +85,8 @@ class ReliedOnOut(BaseModel):
 
 
 class AutomationOut(BaseModel):
-    """The use of automated means. `detection`: the machine had found something; `decision`: whether it decided, too."""
+    """The use of automated means. `detection`: a rule found something; doubt alone is nothing found. `decision`: the
+    machine decided, too; a verdict of review is no decision."""
 
     detection: bool
     decision: Literal["fully", "not"]

@@ -49,8 +49,8 @@ def statement(session: Session, account_id: int, item: ItemView, upload: Moderat
         },
         "facts": _facts(item, moderation),
         "automation": {
-            "detection": moderation["automatic"] not in (None, "approve"),
-            "decision": "fully" if decision is None else "not",
+            "detection": any(each.get("rule") for each in moderation["reasons"] if each.get("verdict") != "approve"),
+            "decision": "fully" if decision is None and moderation["verdict"] != "review" else "not",
             "automatic_verdict": moderation["automatic"],
             "model": moderation["model"],
         },

@@ -19,9 +19,10 @@ TAG = {"label": "shirt", "group": "category", "score": 0.9, "model": "m@1"}
 
 def moderation(verdict: str, score: float = 0.3125) -> dict[str, Any]:
     """What the policy engine makes of scores; the text of the small one depends on who writes it."""
-    reasons = [] if verdict == "approve" else [{"code": "nudity", "text": "<b>Bare</b>", "verdict": verdict}]
+    rule = None if verdict == "approve" else "bare"
+    reasons = [{"code": "nudity", "text": "<b>Bare</b>", "verdict": verdict, "rule": rule}] if rule else []
     scores = {"Porn": score, "Drawing": 1.25e-07}
-    about = {"policy": "default@1", "rule": None, "model": "nsfw@1", "hits": []}
+    about = {"policy": "default@1", "rule": rule, "model": "nsfw@1", "hits": []}
     return {"scores": scores, "verdict": verdict, "reasons": reasons, **about}
 
 

@@ -177,12 +177,22 @@ def test_a_statement_of_the_machines_verdict(db: Database, account: TestAccount)
     assert found["automation"] == {
         "detection": True, "decision": "fully", "automatic_verdict": "reject", "model": "nsfw@1",
     }  # fmt: skip
-    ground = {"kind": "contractual", "policy": "default@1", "rule": None, "code": "nudity", "text": "<b>Bare</b>"}
+    ground = {"kind": "contractual", "policy": "default@1", "rule": "bare", "code": "nudity", "text": "<b>Bare</b>"}
     assert found["ground"] == ground
     assert set(found["facts"]["content"]) == {"sha256", "width", "height", "format", "bytes"}
     assert found["redress"] == {
         "appeal_possible": True, "refusal": None, "appeal_id": None, "appeal_state": None,
     }  # fmt: skip
+
+
+def test_doubt_is_no_detection_and_review_no_decision(db: Database, owner_db: Database, account: TestAccount) -> None:
+    job = judge(db, account, ["review"])
+    means = stated(db, account, job)["automation"]
+    assert (means["detection"], means["decision"]) == (True, "not")
+    doubt = '{"rule": null, "reasons": [{"code": "no_moderation_model", "verdict": "review"}]}'
+    with owner_db.transaction() as session:
+        session.execute(text("UPDATE results SET moderation = moderation || CAST(:doubt AS jsonb)"), {"doubt": doubt})
+    assert stated(db, account, job)["automation"]["detection"] is False
 
 
 def test_a_statement_of_a_persons_verdict_says_not_who(db: Database, account: TestAccount) -> None:
