@@ -31,6 +31,11 @@ delivery
                              process dies, the lease runs out and the next one sends it again, under the same id
         pending → failed     its endpoint is disabled
         delivered, failed → pending   somebody asks for it again
+review task
+        open → open, leased  a reviewer's claim (`review_leases`); a lease that runs out needs nobody to end it
+        open → decided       its reviewer, in the version that he was given (`review_verdicts`)
+        decided → open       the same reviewer takes it back (`review_undo`)
+        open → closed        nothing asks for people any more (`review_queue`, `appeals`)
 """
 
 from typing import Final
@@ -49,6 +54,7 @@ SHADOW_STATES: Final = ("running", "finished", "stopped", "failed")
 DELIVERY_STATES: Final = ("pending", "delivered", "failed")
 WEBHOOK_STATES: Final = ("enabled", "disabled")
 WEBHOOK_REASONS: Final = ("owner", "gone", "failing")
+REVIEW_STATES: Final = ("open", "decided", "closed")
 VERDICTS: Final = ("approve", "review", "reject")
 
 JOB_MOVES: Final = frozenset(

@@ -35,6 +35,7 @@ COLUMNS = {
     ("deliveries", "state"): states.DELIVERY_STATES,
     ("webhooks", "state"): states.WEBHOOK_STATES,
     ("webhooks", "reason"): states.WEBHOOK_REASONS,
+    ("review_tasks", "state"): states.REVIEW_STATES,
 }
 
 

@@ -1,5 +1,6 @@
 """What comes into the review queue, in which order, and what leaves it without a person."""
 
+import threading
 from uuid import UUID
 
 import pytest
@@ -173,3 +174,27 @@ def test_the_order_is_risk_times_exposure_times_age(db: Database, owner_db: Data
     wait = at["low"] - at["high"]
     assert priority("low", wait) == pytest.approx(priority("high", 0), rel=1e-6)
     assert at["low"] == pytest.approx(by_sha[sha_of("drawn")]["rank"])
+
+
+def test_two_that_bring_the_same_pictures_wait_and_do_not_deadlock(
+    db: Database, owner_db: Database, account: TestAccount
+) -> None:
+    job = work_off(db, account, {"x": verdict("approve")})
+    made = [Candidate(job.id, n, sha_of(f"p{n}"), "", "porn_review") for n in range(40)]
+    ends: list[int] = []
+
+    def bring(order: int) -> None:
+        for _ in range(15):
+            with db.transaction(account.id) as session:
+                ends.append(review_queue.enqueue(session, account.id, made[::order]))
+
+    threads = [threading.Thread(target=bring, args=(order,)) for order in (1, -1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ends == [40] * 30
+    found = tasks(owner_db)
+    assert len(found) == 40
+    assert {task["items"] for task in found} == {30}
+    assert {len(task["also"]) for task in found} == {29}
