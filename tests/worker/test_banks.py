@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from db import bank_changes, bank_entries, bank_redecisions, bank_search
+from db import bank_changes, bank_entries, bank_redecisions, bank_sweep
 from db.bank_entries import NewEntry
 from db.session import Database
 from tests.conftest import TestAccount
@@ -157,7 +157,7 @@ def test_a_single_ban_does_not_wait_for_a_long_list(
     db: Database, account: TestAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between two pages of a list, bans of one entry are worked off."""
-    monkeypatch.setattr(bank_search, "PAGE", 2)
+    monkeypatch.setattr(bank_sweep, "PAGE", 2)
     names = {f"p{n}": f"{n:02x}" * 32 for n in range(1, 8)} | {"same": H}
     job = submit(db, account, list(names))
     ingest(db, names)  # type: ignore[arg-type]
@@ -167,7 +167,7 @@ def test_a_single_ban_does_not_wait_for_a_long_list(
         new = [NewEntry(f"{n:02x}{255 - n:02x}" * 16) for n in range(40, 70)]
         bank_entries.add_many(session, account.id, many, new, "test")
     pages: list[str] = []
-    find = bank_search.find
+    find = bank_sweep.find
 
     def count(*given: object) -> object:
         found = find(*given)  # type: ignore[arg-type]
@@ -177,7 +177,7 @@ def test_a_single_ban_does_not_wait_for_a_long_list(
                 ban(db, account.id, make_bank(db, account.id, "one"))
         return found
 
-    monkeypatch.setattr(bank_search, "find", count)
+    monkeypatch.setattr(bank_sweep, "find", count)
     work_off(db)
     assert pages[0] == "approve"
     assert pages[1:] == ["reject"] * (len(pages) - 1)
