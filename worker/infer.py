@@ -94,11 +94,12 @@ class Inference:
 
         With `but_not`, only of the interactive lane, and of none of these accounts.
         """
-        if self.stop.is_set() or time.monotonic() >= self._deadline:
+        urgent = but_not is not None
+        # The chunk in hand is worked on beyond the time to end, and what is urgent overtakes it to the last.
+        if self.stop.is_set() or (time.monotonic() >= self._deadline and not urgent):
             return None
         try:
             with self._database.transaction() as session:
-                urgent = but_not is not None
                 if urgent and not chunks.urgent_ready(session, "infer"):
                     return None
                 lease_s = self.settings.lease_s

@@ -263,6 +263,28 @@ def test_an_urgent_chunk_overtakes_the_one_in_work(stage: Stage, owner_db: Datab
 
 
 @pytest.mark.usefixtures("models")
+def test_an_urgent_chunk_overtakes_also_when_the_time_of_the_task_is_over(
+    stage: Stage, owner_db: Database, account: TestAccount
+) -> None:
+    """Nothing new is begun then, but the chunk in hand may take long."""
+    bulk = ingested(owner_db, stage.blobs, account.id, [jpeg(FOUR[n % 4], n) for n in range(16)])
+    later: list[UUID] = []
+    urgent: list[UUID] = []
+    inference = stage.inference(batch_size=4, infer_ahead=4, urgent_poll_s=0.001)
+
+    def upload() -> None:
+        if len(stage.batches) == 1:
+            inference._deadline = 0.0
+            later.append(ingested(owner_db, stage.blobs, account.id, [jpeg("blue", 98)]))
+            urgent.append(ingested(owner_db, stage.blobs, account.id, [jpeg("red", 99)], lane="interactive"))
+
+    stage.before_batch = upload
+    inference.run()
+    assert ended(owner_db) == [*urgent, bulk]
+    assert outcomes(owner_db, later[0]) == {}
+
+
+@pytest.mark.usefixtures("models")
 def test_an_urgent_chunk_of_other_models_overtakes_too(stage: Stage, owner_db: Database, account: TestAccount) -> None:
     """After an activation, uploads would else wait for every chunk of the jobs from before."""
     from ml.tiny import make_tiny
