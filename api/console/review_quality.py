@@ -51,6 +51,7 @@ def quality(call: PageCall, query: QualityQuery) -> Response:
         reviewers=[each for each in found.reviewers if each.week is None],
         weeks=_weeks(found, names),
         kappas=_kappas(found),
+        kappa_low=min(0.0, *(each.kappa.value or 0.0 for each in found.agreement)),
         exposure=_exposure(exposure, names),
         gold=[(each, item_id(each.job_id, each.seq)) for each in gold],
         names=names,
