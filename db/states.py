@@ -36,6 +36,9 @@ review task
         open → decided       its reviewer, in the version that he was given (`review_verdicts`)
         decided → open       the same reviewer takes it back (`review_undo`)
         open → closed        nothing asks for people any more (`review_queue`, `appeals`)
+appeal  open → upheld, overturned   the decision of the review that it opened, in its transaction (`appeals.settle`)
+        upheld, overturned → open   that decision is taken back (`appeals.reopen`)
+        open → withdrawn     the account
 """
 
 from typing import Final
@@ -55,6 +58,7 @@ DELIVERY_STATES: Final = ("pending", "delivered", "failed")
 WEBHOOK_STATES: Final = ("enabled", "disabled")
 WEBHOOK_REASONS: Final = ("owner", "gone", "failing")
 REVIEW_STATES: Final = ("open", "decided", "closed")
+APPEAL_STATES: Final = ("open", "upheld", "overturned", "withdrawn")
 VERDICTS: Final = ("approve", "review", "reject")
 
 JOB_MOVES: Final = frozenset(

@@ -36,6 +36,7 @@ COLUMNS = {
     ("webhooks", "state"): states.WEBHOOK_STATES,
     ("webhooks", "reason"): states.WEBHOOK_REASONS,
     ("review_tasks", "state"): states.REVIEW_STATES,
+    ("appeals", "state"): states.APPEAL_STATES,
 }
 
 
