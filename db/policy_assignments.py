@@ -90,6 +90,11 @@ def pinned(session: Session, account_id: int, context: str, name: str | None = N
     return asked.document
 
 
+def everywhere(session: Session) -> list[tuple[str | None, str | None, str]]:
+    """What counts now for anybody, for the operator: (account's name, context, policy), the installation's last."""
+    return [(row.account, row.context, row.policy) for row in session.execute(_EVERYWHERE)]
+
+
 def assigned_to(session: Session, owner: int | None, name: str) -> list[str]:
     """Where a policy decides, in words; of an account's policy the owner's places, of the installation's all."""
     rows = session.execute(_PLACES, {"name": name, "owner": owner})
@@ -142,6 +147,15 @@ _DECIDING = text(
     JOIN policies p ON p.name = a.policy AND p.state = 'active'
       AND (p.account_id = :account_id OR p.account_id IS NULL)
     ORDER BY a.account_id IS NULL, a.context IS NULL LIMIT 1
+    """
+)
+_EVERYWHERE = text(
+    """
+    SELECT s.name AS account, a.context, a.policy FROM (
+      SELECT DISTINCT ON (account_id, context) account_id, context, policy FROM policy_assignments
+      ORDER BY account_id, context, id DESC) a
+    LEFT JOIN accounts s ON s.id = a.account_id
+    WHERE a.policy IS NOT NULL ORDER BY s.name NULLS LAST, a.context NULLS LAST
     """
 )
 # What an account assigned is its own affair; the installation's policy may be assigned by any account, and the API's

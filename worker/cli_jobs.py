@@ -47,6 +47,8 @@ def submit(
     analyses: Annotated[str, typer.Option(help="What to do, comma-separated.")] = "tags,moderation",
     lane: Annotated[str, typer.Option(help="bulk, or interactive (goes first).")] = "bulk",
     name: Annotated[str | None, typer.Option(help="A name for the job; without it, the file's.")] = None,
+    context: Annotated[str, typer.Option(help="Where the pictures are to be shown: avatar, listing, …")] = "",
+    policy: Annotated[str | None, typer.Option(help="The policy that decides; without it, the assigned one.")] = None,
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="Leave out wrong lines instead of refusing all.")
     ] = False,
@@ -70,6 +72,7 @@ def submit(
     with _client() as client:
         for upload in uploads:
             params = {"analyses": analyses, "lane": lane, "name": name or upload.label}
+            params |= {key: value for key, value in (("context", context), ("policy", policy)) if value}
             if skip_invalid:
                 params["on_invalid"] = "skip"
             accepted = client.submit(

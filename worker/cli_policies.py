@@ -113,17 +113,16 @@ def list_(account: Account = None) -> None:
             state = f"[{STATES[row.state]}]{row.state}[/]"
             table.add_row(plain(row.ref), state, whose, since, plain(about[:60] + "…" if len(about) > 60 else about))
         places = [
-            (
-                plain(each.policy),
-                f"{'all accounts' if each.account_id is None else plain(account)}, {plain(_context(each.context))}",
-            )
-            for each in policy_assignments.current(session, owner)
+            (each, context, name)
+            for each, context, name in policy_assignments.everywhere(session)
+            if account in (None, each) or each is None
         ]
     screen = console()
     screen.print(table)
     screen.print("\n[bold]Where they decide[/] [dim](the first that fits)[/]")
-    for name, where in places:
-        screen.print(f"  {where}: {name}")
+    for each, context, name in places:
+        whose = "all accounts" if each is None else f"account {each}"
+        screen.print(f"  {plain(whose)}, {plain(_context(context))}: {plain(name)}")
 
 
 @app.command()

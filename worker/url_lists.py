@@ -11,7 +11,7 @@ from typing import Any
 
 from worker.client import ClientError
 
-COLUMNS = ("url", "id", "product_id")
+COLUMNS = ("url", "id", "product_id", "category")
 MAX_FAULTS = 100
 KINDS = {".txt": "txt", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
@@ -73,7 +73,7 @@ class UrlList:
             yield b"\n" if not url or url.startswith("#") else row({"url": url})
 
     def _from_csv(self, lines: Iterator[tuple[int, bytes]]) -> Iterator[bytes]:
-        """Columns url, id, product_id by name, others left out. Without a header, the first column is the URL."""
+        """The columns of COLUMNS by name, others left out. Without a header, the first column is the URL."""
         names: list[str] = []
         written = None
         for began, line, cells in _csv_rows(lines):

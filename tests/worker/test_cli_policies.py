@@ -7,7 +7,7 @@ import pytest
 from db.session import Database
 from tests.conftest import TestAccount
 from tests.worker.line import rows
-from tests.worker.test_cli import EVIL, Cli, operator  # noqa: F401  # fixture
+from tests.worker.test_cli import EVIL, Cli, operator, user  # noqa: F401  # fixtures
 
 SHOP = """\
 name: shop  # ours
@@ -51,8 +51,9 @@ def test_a_policy_is_added_activated_assigned_and_stepped_back(
     assert said == "account acme, context avatar: shop decides\n"
     listed = operator("policies", "list", "--account", account.name).stdout
     assert "shop@1" in listed
-    assert listed.index("acme, context avatar: shop") < listed.index("all accounts, all contexts: default")
+    assert listed.index("account acme, context avatar: shop") < listed.index("all accounts, all contexts: default")
     assert "policy_in_use" in operator("policies", "retire", "shop@1", code=1).stderr
+    assert "account acme, context avatar: shop" in operator("policies", "list").stdout, "operators see all"
     operator("policies", "assign", "--nothing", "--account", account.name, "--context", "avatar")
     shop.write_text(SHOP.replace("0.5", "0.9"))
     operator("policies", "add", str(shop), "--activate")
@@ -61,6 +62,24 @@ def test_a_policy_is_added_activated_assigned_and_stepped_back(
     assert "version 1 active, after version 2" in history
     entries = rows(owner_db, "SELECT DISTINCT actor FROM audit_log WHERE action LIKE 'policy.%'")
     assert [entry.actor for entry in entries] == ["cli"]
+
+
+def test_a_submission_names_its_context_and_its_policy(
+    user: Cli,  # noqa: F811
+    operator: Cli,  # noqa: F811
+    shop: Path,
+    tmp_path: Path,
+    owner_db: Database,
+) -> None:
+    operator("policies", "add", str(shop), "--activate")
+    urls = tmp_path / "urls.csv"
+    urls.write_text("url,category\nhttp://example.org/1.jpg,dress\n")
+    user("submit", str(urls), "--policy", "shop", "--context", "avatar")
+    (job,) = rows(owner_db, "SELECT context, policy ->> 'name' AS policy FROM jobs")
+    assert tuple(job) == ("avatar", "shop")
+    (item,) = rows(owner_db, "SELECT category FROM items")
+    assert item.category == "dress"
+    assert "unknown_policy" in user("submit", str(urls), "--policy", "nope", code=1).stderr
 
 
 def test_mistakes_are_told_in_words(operator: Cli, shop: Path) -> None:  # noqa: F811
