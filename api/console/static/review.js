@@ -132,6 +132,7 @@ const keys = {
     const near = [...document.querySelectorAll("#near input")];
     const all = near.every((each) => each.checked);
     for (const each of near) each.checked = !all;
+    document.getElementById("near")?.scrollIntoView({ block: "center" });
   },
   "*": () => {
     const all = picked().length === picks.length;
