@@ -24,6 +24,7 @@ _HELP: Final = {
     "bank_hits_last_hour": "Pictures of the last hour that entries of hash banks hit.",
     "bank_entries_quarantined": "Entries of hash banks in quarantine.",
     "bank_oldest_change_seconds": "Age of the oldest change of a hash bank that is not worked off.",
+    "devices": "Worker processes that were heard of lately, by device and whether it works.",
     "database_bytes": "Size of the database.",
     "table_bytes": "Size of a table with its indexes and partitions, of those from 1 MiB on.",
     "blob_bytes": "Size of the blob store by kind, as a crawler last counted it.",

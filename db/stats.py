@@ -20,8 +20,8 @@ def samples(session: Session) -> list[Sample]:
     """Chunks by stage and state, age of the oldest ready chunk, expired leases, jobs by state, items and failures
     of the last hour, live workers by role (the SQL function `tagmill_metrics`); sources by level of drift
     (`tagmill_drift_metrics`); running shadow runs (`tagmill_shadow_metrics`); webhooks and their deliveries
-    (`tagmill_webhook_metrics`); hits and quarantined entries of hash banks (`tagmill_bank_metrics`); bytes in
-    the database and in the blob store (`tagmill_storage_metrics`)."""
+    (`tagmill_webhook_metrics`); hits and quarantined entries of hash banks (`tagmill_bank_metrics`); devices of
+    workers, bytes in the database and in the blob store (`tagmill_system_metrics`)."""
     rows = session.execute(
         text(
             "SELECT name, labels, value FROM tagmill_metrics()"
@@ -29,7 +29,7 @@ def samples(session: Session) -> list[Sample]:
             " UNION ALL SELECT name, labels, value FROM tagmill_shadow_metrics()"
             " UNION ALL SELECT name, labels, value FROM tagmill_webhook_metrics()"
             " UNION ALL SELECT name, labels, value FROM tagmill_bank_metrics()"
-            " UNION ALL SELECT name, labels, value FROM tagmill_storage_metrics()"
+            " UNION ALL SELECT name, labels, value FROM tagmill_system_metrics()"
         )
     )
     return [Sample(name, dict(labels), float(value)) for name, labels, value in rows]

@@ -88,8 +88,8 @@ GRANT DELETE ON console_sessions, sign_in_links, sign_in_attempts TO tagmill_wor
 
 # As tagmill_metrics: sums over all accounts, for the page of the system and for /metrics. How large the blob store is,
 # crawlers count now and then; of several, the one that was heard of last says it.
-STORAGE = """
-CREATE FUNCTION tagmill_storage_metrics() RETURNS TABLE (name text, labels jsonb, value double precision)
+SYSTEM = """
+CREATE FUNCTION tagmill_system_metrics() RETURNS TABLE (name text, labels jsonb, value double precision)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
   SELECT 'database_bytes', '{}'::jsonb, pg_database_size(current_database())::float8
   UNION ALL
@@ -103,24 +103,29 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     FROM (SELECT stats FROM workers WHERE role = 'crawler' AND stats ? 'work_bytes'
       ORDER BY last_seen_at DESC LIMIT 1) AS newest, unnest(ARRAY['raw', 'work', 'manifests']) AS kind
     WHERE stats ? (kind || '_bytes')
+  UNION ALL
+  SELECT 'devices', jsonb_build_object('device', stats ->> 'device', 'busy', coalesce(stats ->> 'busy', 'false')),
+    count(*)::float8
+    FROM workers WHERE role = 'worker' AND stats ? 'device' AND gone_at IS NULL
+      AND last_seen_at > now() - interval '30 seconds' GROUP BY 2
 $$;
 CREATE FUNCTION tagmill_throughput() RETURNS TABLE (minute timestamptz, stage text, items bigint)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
   SELECT date_trunc('minute', finished_at), stage, sum(done + failed)
     FROM chunks WHERE finished_at > now() - interval '1 hour' GROUP BY 1, 2
 $$;
-REVOKE ALL ON FUNCTION tagmill_storage_metrics(), tagmill_throughput() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tagmill_storage_metrics(), tagmill_throughput() TO tagmill_api, tagmill_worker;
+REVOKE ALL ON FUNCTION tagmill_system_metrics(), tagmill_throughput() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tagmill_system_metrics(), tagmill_throughput() TO tagmill_api, tagmill_worker;
 """
 
 
 def upgrade() -> None:
     by_token = (FOUND_BY_HASH.format(table=table) for table in ("console_sessions", "sign_in_links"))
-    for sql in (TABLES, POLICIES, *by_token, GRANTS, STORAGE):
+    for sql in (TABLES, POLICIES, *by_token, GRANTS, SYSTEM):
         op.get_bind().exec_driver_sql(sql)
 
 
 def downgrade() -> None:
-    op.get_bind().exec_driver_sql("DROP FUNCTION tagmill_storage_metrics(), tagmill_throughput()")
+    op.get_bind().exec_driver_sql("DROP FUNCTION tagmill_system_metrics(), tagmill_throughput()")
     for table in ("sign_in_attempts", "sign_in_links", "console_sessions", "people"):
         op.get_bind().exec_driver_sql(f"DROP TABLE {table}")

@@ -108,6 +108,7 @@ def test_the_system_page_says_what_metrics_says(
         samples = {each.name: each for each in stats.samples(session)}
         flow = stats.throughput(session)
     assert samples["database_bytes"].value > 1_000_000
+    assert samples["devices"].labels == {"device": "cuda:3", "busy": "true"}
     assert sum(items for _, items in flow["infer"]) == 9
     assert len(flow["infer"]) == len(flow["ingest"]) == 60
     browser = browse("viewer", operator=True)
