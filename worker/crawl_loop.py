@@ -64,6 +64,7 @@ class Crawler:
         self._overtaking: set[asyncio.Task[None]] = set()  # those of them that hold a place of the interactive lane
         self._claiming = asyncio.Lock()  # a chunk on its last chance must know who else comes in
         self._alone_next = False
+        self._claimed_at = 0.0
         self._log = log.get("crawler")
         self._claims = Steady(self._log, "claim")
 
@@ -108,6 +109,8 @@ class Crawler:
         steady = Steady(self._log, "urgent")
         while not stop.is_set():
             await asyncio.sleep(self._settings.urgent_poll_s)
+            if not self._running and time.monotonic() - self._claimed_at >= self._settings.urgent_quiet_s:
+                continue  # the loop beside this one, which has room for everything then, looks often enough
             with steady:
                 while not stop.is_set() and await self._claim(urgent=True):
                     pass
@@ -131,6 +134,7 @@ class Crawler:
                 self._alone_next = True
                 return False
             self._alone_next = False
+            self._claimed_at = time.monotonic()
             self._gate.restore(paused)
             task = asyncio.create_task(self._chunk(harvest))
             self._running[task] = harvest

@@ -6,6 +6,7 @@
 Postgres is not told that a worker took a hint: a chunk whose hint woke nobody is simply hinted again after a while.
 """
 
+import time
 from typing import Any
 
 from celery import Celery
@@ -108,18 +109,24 @@ class Dispatcher:
 
 class Turns:
     """The dispatcher's turns, every `urgent_poll_s`: all hints in every n-th, a canary in fewer, and in the others only
-    what is urgent. One thread, because a connection belongs to one."""
+    what is urgent, unless all was quiet of late. One thread, because a connection belongs to one."""
 
     def __init__(self, dispatcher: Dispatcher, settings: WorkerSettings) -> None:
         self._dispatcher = dispatcher
         self._all = max(1, round(settings.dispatch_every_s / settings.urgent_poll_s))
         self._canary = self._all * max(1, round(settings.canary_every_s / settings.dispatch_every_s))
+        self._quiet_s = settings.urgent_quiet_s
         self._turn = 0
+        self._hinted_at = 0.0
 
     def __call__(self) -> int:
         turn, self._turn = self._turn, self._turn + 1
         if turn % self._canary == 0:
             self._dispatcher.canary()
-        if turn % self._all and not self._dispatcher.urgent():
+        quiet = time.monotonic() - self._hinted_at >= self._quiet_s
+        if turn % self._all and (quiet or not self._dispatcher.urgent()):
             return 0
-        return self._dispatcher.run_once()
+        hinted = self._dispatcher.run_once()
+        if hinted:
+            self._hinted_at = time.monotonic()
+        return hinted

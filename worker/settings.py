@@ -52,6 +52,11 @@ class WorkerSettings(StorageSettings):
         gt=0,
         description="How often crawlers, and workers amid other work, look for chunks of the interactive lane.",
     )
+    urgent_quiet_s: float = Field(
+        30,
+        ge=0,
+        description="After so long without work they look for it as seldom as for other work, to cost nothing.",
+    )
     urgent_chunks: int = Field(
         8, ge=1, description="Chunks of the interactive lane that one crawler leases besides all others."
     )

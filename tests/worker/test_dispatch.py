@@ -110,3 +110,31 @@ def test_between_its_turns_only_what_is_urgent_is_hinted(
     ingested(owner_db, LocalBlobs(tmp_path / "blobs"), account.id, [jpeg("blue")], lane="interactive")
     assert [turns() for _ in range(3)] == [1, 0, 0]
     dispatcher.close()
+
+
+def test_after_a_quiet_time_it_looks_as_seldom_as_for_other_work(
+    db: Database,
+    owner_db: Database,
+    account: TestAccount,
+    database_url: str,
+    broker_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with_settings = settings(tmp_path, database_url, broker_url, dispatch_every_s=0.5, urgent_poll_s=0.1)
+    dispatcher = Dispatcher(with_settings, db)
+    turns = Turns(dispatcher, with_settings)
+    looks = 0
+
+    def looked() -> bool:
+        nonlocal looks
+        looks += 1
+        return False
+
+    monkeypatch.setattr(dispatcher, "urgent", looked)
+    assert [turns() for _ in range(10)] == [0] * 10
+    assert looks == 0
+    ingested(owner_db, LocalBlobs(tmp_path / "blobs"), account.id, [jpeg("blue")], lane="interactive")
+    assert [turns() for _ in range(5)] == [1, 0, 0, 0, 0]
+    assert looks == 4
+    dispatcher.close()
