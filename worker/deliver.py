@@ -38,7 +38,7 @@ MAX_CLAIMS: Final = 5
 """Leases in a row that ended in nothing, after which a delivery counts as failed without being sent."""
 SPARE_S: Final = 30.0
 """What a lease lasts beyond the longest try: time to record it, also while Postgres is away for a moment."""
-LEAST_PAUSE_S: Final = 0.05
+LEAST_PAUSE_S: Final = 0.02
 
 
 class Sender:
@@ -64,9 +64,10 @@ class Sender:
         steady = Steady(self._log, "webhooks")
         try:
             while not stopping():
+                began = 0
                 with steady, suppress(Unavailable):
-                    await self.turn()
-                await self._rest()
+                    began = await self.turn()
+                await self._rest(began)
             await self._end()
         finally:
             self._threads.shutdown(wait=False)
@@ -142,14 +143,14 @@ class Sender:
         with suppress(Unavailable), self._database.transaction() as session:
             delivery_queue.release(session, claimed)
 
-    async def _rest(self) -> None:
-        """Until the next poll, or, a little later, until a place is free."""
-        await asyncio.sleep(min(LEAST_PAUSE_S, self._settings.webhook_poll_s))
+    async def _rest(self, began: int) -> None:
+        """Until a place is free, or the next poll. After a turn that found something there may be more at once."""
+        await asyncio.sleep(LEAST_PAUSE_S)
         if self._running:
             await asyncio.wait(
                 self._running, timeout=self._settings.webhook_poll_s, return_when=asyncio.FIRST_COMPLETED
             )
-        else:
+        elif not began:
             await asyncio.sleep(self._settings.webhook_poll_s)
 
     async def _end(self) -> None:

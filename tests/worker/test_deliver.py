@@ -425,6 +425,25 @@ def test_a_slow_endpoint_holds_up_no_other(house: House, server: HostileServer) 
     assert rows(house.db, "SELECT 1 FROM delivery_attempts WHERE webhook_id = :slow", slow=slow) == []
 
 
+def test_what_waits_for_one_endpoint_is_not_sent_one_poll_at_a_time(house: House, server: HostileServer) -> None:
+    house.endpoint(server.url("ok"))
+    house.emit(40)
+    given = house.settings(server, webhook_poll_s=3600)
+
+    async def main() -> None:
+        async with house.poster(given) as post:
+            running = asyncio.create_task(Sender(given, house.db, uuid7(), Counters(), post).run(lambda: False))
+            for _ in range(600):
+                if server.asked["/ok"] == 40:
+                    break
+                await asyncio.sleep(0.05)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(main())
+    assert server.asked["/ok"] == 40
+
+
 def test_several_senders_share_the_work_and_send_nothing_twice(house: House, server: HostileServer) -> None:
     hooks = [house.endpoint(server.url("ok")) for _ in range(3)]
     house.emit(60)
