@@ -44,12 +44,18 @@ class EntryQuery(Parameters):
     cursor: str | None = Field(default=None, max_length=100)
 
 
-@pages.page("GET", HERE, role="viewer", title="Banks")
-def index(call: PageCall) -> Response:
-    """The account's banks, and the installation's that hold for it."""
+class BanksQuery(Parameters):
+    """An item that is to go into a bank."""
+
+    item: str | None = Field(default=None, max_length=100)
+
+
+@pages.page("GET", HERE, role="viewer", title="Banks", query=BanksQuery)
+def index(call: PageCall, query: BanksQuery) -> Response:
+    """The account's banks, and the installation's that hold for it; with an item, to choose one for its picture."""
     with call.transaction() as session:
         found = banks.listed(session, call.account_id)
-    return render(call, "banks.html", banks=found, kinds=STATES)
+    return render(call, "banks.html", banks=found, kinds=STATES, item=query.item)
 
 
 @pages.page("GET", f"{HERE}/<uuid:bank_id>", role="viewer", title="Bank", query=BankQuery)

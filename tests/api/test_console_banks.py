@@ -36,7 +36,10 @@ def test_from_a_bank_to_a_ban_and_back(browse: Browse, db: Database, account: Te
     made = browser.post("/console/banks", {"name": "stolen", "kind": "block", "description": NASTY})
     assert made.status_code == 303
     bank = UUID(made.headers["Location"].rpartition("/")[2])
-    page = browser.page(f"/console/banks/{bank}?item={public(job)}")
+    (link,) = [each for each in browser.page(f"/console/items/{public(job)}").all("a") if "Ban" in each.text]
+    (link,) = [each for each in browser.page(str(link.attributes["href"])).all("a") if each.text == "stolen"]
+    assert link.attributes["href"] == f"/console/banks/{bank}?item={public(job)}"
+    page = browser.page(str(link.attributes["href"]))
     assert NASTY in page.text
     assert not [each for each in page.all("script") if "alert" in each.text]
     assert page.all("input", id="f-what")[0].attributes["value"] == public(job)
@@ -121,11 +124,12 @@ def test_entries_and_their_pictures_come_in_pages(browse: Browse, db: Database, 
     assert len([each for each in page.all("img") if "/pictures/" in str(each.attributes["src"])]) == 2
 
 
-def test_viewers_look_and_only_curators_change(browse: Browse, db: Database, account: TestAccount) -> None:
+def test_viewers_look_and_only_curators_change(browse: Browse, db: Database, account: TestAccount, job: UUID) -> None:
     bank = make_bank(db, account.id)
     entry = ban(db, account.id, bank)
     for role in ("viewer", "reviewer"):
         browser = browse(role)
+        assert not [each for each in browser.page(f"/console/items/{public(job)}").all("a") if "Ban" in each.text]
         page = browser.page(f"/console/banks/{bank}")
         assert not [each for each in page.all("form") if "/banks" in str(each.attributes.get("action"))]
         for path in ("", f"/{bank}/off", f"/{bank}/remove", f"/{bank}/entries", f"/{bank}/import", f"/{bank}/settings",
