@@ -7,15 +7,26 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from db import decisions, items, labels, review_gold, review_leases, review_queue, review_undo, review_verdicts
+from db import (
+    decisions,
+    items,
+    labels,
+    moderations,
+    review_gold,
+    review_leases,
+    review_queue,
+    review_undo,
+    review_verdicts,
+)
 from db.errors import Conflict, NotFound
+from db.jobs import NewItem
 from db.review_leases import Filter, StaleReview
 from db.review_queue import Candidate
 from db.review_tables import ReviewTask
 from db.review_verdicts import Answer, Decided
 from db.session import Database
 from tests.conftest import TestAccount, make_account
-from tests.db.reviewing import sha_of, tasks, verdict, work_off
+from tests.db.reviewing import record, sha_of, tasks, verdict, work_off
 
 ANN, BOB, CAT = "user:ann", "user:bob", "user:cat"
 
@@ -192,8 +203,8 @@ def test_a_decision_is_a_record_a_label_and_an_event(api_db: Database, db: Datab
     assert (row["actor"], row["context"], row["job_id"], row["seq"]) == (ANN, "avatar", job.id, 0)
     assert row["id"] == ended.decision_id == opinion["decision_id"]
     assert (opinion["kind"], opinion["actor"], opinion["verdict"]) == ("first", ANN, "reject")
-    assert payload["item_id"] == f"{job.id.hex}-0"
-    assert (payload["verdict"], payload["code"], payload["decision_id"]) == ("reject", "nudity", str(row["id"]))
+    assert payload["item"] == f"{job.id.hex}-0"
+    assert (payload["verdict"], payload["code"], payload["decision"]) == ("reject", "nudity", str(row["id"]))
     assert ANN not in str(payload), "who decided is not for webhooks"
     assert [tuple(each) for each in comments] == [(ANN, "clearly")]
     assert labelled(api_db, account, "a") == ["reject"]
@@ -400,3 +411,25 @@ def test_what_a_person_decided_is_what_readers_see(api_db: Database, db: Databas
         seen = items.get(session, account.id, f"{job.id.hex}-0").moderation
     assert seen is not None
     assert (seen["verdict"], seen["automatic"], seen["decision"]["code"]) == ("reject", "review", "nudity")
+
+
+def test_an_upload_for_moderation_is_decided_by_its_review(
+    api_db: Database, db: Database, account: TestAccount
+) -> None:
+    with api_db.transaction(account.id) as session:
+        asked = moderations.Asked(user="u1", context="avatar")
+        upload = moderations.submit(session, account.id, asked, NewItem(url="http://pictures.test/a"))
+    record(db, account, [("a", verdict("review"))])
+
+    def state() -> tuple[str, str | None]:
+        with api_db.transaction(account.id) as session:
+            row, _ = moderations.get(session, account.id, upload.id)
+            return row.state, row.verdict
+
+    assert state() == ("in_review", "review")
+    (task,) = claim(api_db, account, ANN)
+    assert task.context == "avatar"
+    decide(api_db, account, ANN, task, "approve")
+    assert state() == ("decided", "approve")
+    undo(api_db, account, ANN, task.id)
+    assert state() == ("in_review", "review")
