@@ -87,6 +87,7 @@ def test_paths_of_up_are_shown_as_they_are(
     shown = capsys.readouterr().out
     assert str(tmp_path / "h [/x]") in shown
     assert "http://[/x]:1/docs" in shown
+    assert "\nhttp://[/x]:1/console/link/" in shown, "whole, on a line of its own"
     news(console(), EVIL)
     assert capsys.readouterr().out == f"· {EVIL}\n"
 
