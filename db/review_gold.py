@@ -39,7 +39,7 @@ def add(session: Session, account_id: int, actor: str, public_id: str, verdict: 
         "added_by": actor,
     }
     session.execute(_ADD, values)
-    audit.record(session, account_id, actor, "review.gold_added", str(values["id"]), verdict=verdict)
+    audit.record(session, account_id, actor, "review.gold_add", str(values["id"]), verdict=verdict)
     return session.get_one(ReviewGold, values["id"])
 
 
@@ -49,7 +49,7 @@ def remove(session: Session, account_id: int, actor: str, gold_id: UUID) -> None
     if gone is None:
         raise NotFound("There is no such known answer.")
     session.execute(_CLOSE, {"account_id": account_id, "sha256": gone.sha256, "context": gone.context})
-    audit.record(session, account_id, actor, "review.gold_removed", str(gold_id))
+    audit.record(session, account_id, actor, "review.gold_remove", str(gold_id))
 
 
 def every(session: Session, account_id: int, limit: int = 1000) -> list[ReviewGold]:

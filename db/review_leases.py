@@ -144,7 +144,7 @@ def escalate(
     if comment:
         remark(session, account_id, actor, task, comment)
     if task.kind != "gold":
-        audit.record(session, account_id, actor, "review.escalated", str(task.id))
+        audit.record(session, account_id, actor, "review.escalate", str(task.id))
     return task
 
 

@@ -95,7 +95,7 @@ def _take_back(session: Session, account_id: int, actor: str, task: ReviewTask) 
     decisions.append(session, account_id, [made])
     label(session, task, actor, made.verdict)
     appeals.reopen(session, account_id, actor, newest.id)
-    audit.record(session, account_id, actor, "review.undone", str(task.id), decision=str(newest.id))
+    audit.record(session, account_id, actor, "review.undo", str(task.id), decision=str(newest.id))
 
 
 _LAST = text(

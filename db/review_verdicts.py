@@ -9,7 +9,7 @@ All of them are kept as opinions (`review_opinions`), from which `db.review_qual
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
@@ -22,7 +22,7 @@ from db.decisions import Decision
 from db.errors import DbError
 from db.ids import item_id, uuid7
 from db.labels import VERDICT, Said, Subject
-from db.review_leases import StaleReview, hold, remark
+from db.review_leases import hold, remark
 from db.review_queue import Candidate
 from db.review_tables import ReviewTask
 
@@ -152,15 +152,15 @@ def announce(
 ) -> None:
     """Emit review.decided as the task stands; a verdict of null: what was decided is taken back."""
     payload = {
-        "review_id": str(task.id),
-        "item_id": item_id(task.job_id, task.seq),
+        "review": str(task.id),
+        "item": item_id(task.job_id, task.seq),
         "sha256": bytes(task.sha256).hex(),
         "context": task.context,
         "reason": task.reason,
         "verdict": task.verdict,
         "code": code,
         "text": words,
-        "decision_id": None if task.decision_id is None else str(task.decision_id),
+        "decision": None if task.decision_id is None else str(task.decision_id),
     }
     outbox.emit(session, account_id, "review.decided", str(task.id), payload, round_=task.version)
 
@@ -177,7 +177,7 @@ def wants_second(task: ReviewTask, share: float) -> bool:
 def _compare(session: Session, account_id: int, actor: str, task: ReviewTask) -> None:
     first = session.get_one(ReviewTask, task.parent)
     agreed = first.verdict == task.verdict
-    audit.record(session, account_id, actor, "review.second_opinion", str(task.id), agrees=agreed)
+    audit.record(session, account_id, actor, "review.compare", str(task.id), agrees=agreed)
     if agreed or first.decided_by is None:
         return
     asked = Candidate(
@@ -195,18 +195,6 @@ def _near(session: Session, account_id: int, actor: str, task: ReviewTask, wante
     ids = session.execute(_NEAR, parameters).scalars().all()
     return [session.get_one(ReviewTask, each, populate_existing=True) for each in ids]
 
-
-def codes_of(document: Mapping[str, object]) -> list[dict[str, str]]:
-    """The reason codes of a policy document that a rejection may give, with their texts, in its order."""
-    found: dict[str, str] = {}
-    rules = document.get("rules")
-    for rule in rules if isinstance(rules, Sequence) else ():
-        if rule.get("then") in ("reject", "review") and rule.get("code"):
-            found.setdefault(str(rule["code"]), str(rule.get("text") or ""))
-    return [{"code": code, "text": words} for code, words in found.items()]
-
-
-__all__ = ["NEAR", "Answer", "Answers", "Decided", "StaleReview", "decide", "decide_many"]
 
 _OPINION = text(
     """
