@@ -235,7 +235,7 @@ def test_strangers_scripts_do_not_run(
         said = Decision(shop.finished, 0, sha.scalar_one(), "listing", "review", "reject", nasty, **words)
         append(session, account.id, [said])
     page, seen = visit("admin", operator=True)
-    for path in (*paths(shop), f"/console/jobs/{job.id}", f"/console/items/{job.id.hex}-0"):
+    for path in (*everywhere(page, shop), f"/console/jobs/{job.id}", f"/console/items/{job.id.hex}-0"):
         page.goto(path, wait_until="networkidle")
         assert page.locator("a[href^='javascript']").count() == 0, path
     assert seen.dialogs == []
