@@ -93,6 +93,24 @@ class ApiSettings(StorageSettings):
     max_waits_per_account: int = Field(
         default=4, ge=0, description="Answers an API process holds back for `Prefer: wait` at once for one account."
     )
+    review_lease_s: float = Field(
+        default=600.0, gt=0, le=86_400, description="Seconds that a claimed review stays its reviewer's."
+    )
+    review_skip_s: float = Field(
+        default=86_400.0, ge=0, description="Seconds for which a skipped review goes to other reviewers only."
+    )
+    review_undo_s: float = Field(
+        default=900.0, ge=0, description="Seconds for which reviewers can take their own decisions back."
+    )
+    review_second_share: float = Field(
+        default=0.0, ge=0, le=1, description="Share of decided reviews that a second reviewer judges too, blind."
+    )
+    review_gold_share: float = Field(
+        default=0.0, ge=0, le=1, description="Share of claimed reviews whose right answer is known; unmarked."
+    )
+    review_exposure_limit: int = Field(
+        default=0, ge=0, description="Pictures that a reviewer may see clear in a day (UTC); 0: no limit."
+    )
     metrics_open: bool = Field(
         default=False, description="Serve /metrics without a key (else it needs the scope system:read)."
     )
