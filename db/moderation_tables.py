@@ -13,8 +13,8 @@ from db.tables import Base
 class DecisionRow(Base):
     """A decision on a picture in a context, made on an item; only added. Of a person's (review, appeal) the newest
     counts, and one without a verdict takes the earlier one back; an automatic re-decision (policy, bank, rerun)
-    keeps the result's moderation `before` and `after`. What was decided at once is a `batch`, with one digest in the audit
-    log."""
+    keeps the result's moderation `before` and `after`. What was decided at once is a `batch`, with one digest in the
+    audit log."""
 
     __tablename__ = "decisions"
     id: Mapped[UUID] = mapped_column(primary_key=True)
