@@ -79,6 +79,7 @@ _UPDATE = text(
       FROM moderations m JOIN jobs j ON j.id = m.job_id
       LEFT JOIN results r ON r.bucket = j.bucket AND r.job_id = m.job_id AND r.seq = m.seq
       LEFT JOIN human_decisions d ON d.account_id = m.account_id AND d.sha256 = r.sha256 AND d.context = m.context
+        AND r.moderation IS NOT NULL -- an upload that failed is no decided one, whatever its bytes are elsewhere
       WHERE m.account_id = :account_id AND m.id = ANY(:ids)
     )
     UPDATE moderations m SET sha256 = s.sha256, automatic = s.automatic, human = s.human, code = s.code,

@@ -164,6 +164,23 @@ def test_a_failed_upload_says_its_code_and_can_be_tried_again(owner_db: Database
     assert events(owner_db, made) == [(0, "decided", "approve")]
 
 
+def test_an_upload_fails_although_a_person_decided_on_its_bytes(owner_db: Database, account: TestAccount) -> None:
+    first = upload(owner_db, account.id)
+    ingest(owner_db)
+    judge(owner_db, "review")
+    person(owner_db, account.id, "reject")
+    again = upload(owner_db, account.id, url="https://a.example/2.jpg")
+    ingest(owner_db)
+    with owner_db.transaction() as session:
+        for chunk in chunks.claim(session, "infer", uuid7(), 60, 100):
+            failed = [InferOutcome(seq, SHA, code="inference_failed") for seq in chunk.members]
+            recording.finish_infer(session, chunk, failed)
+    assert seen(owner_db, account.id, again) == ("failed", None)
+    person(owner_db, account.id, "approve")  # nor does it stop the next decision on the same bytes
+    assert seen(owner_db, account.id, first) == ("decided", "approve")
+    assert seen(owner_db, account.id, again) == ("failed", None)
+
+
 def test_a_cancelled_upload_does_not_wait_for_ever(owner_db: Database, account: TestAccount) -> None:
     made = upload(owner_db, account.id)
     with owner_db.transaction() as session:
