@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from db import policy, redecide, replays, whatif
+from db import bank_changes, bank_redecisions, policy, redecide, replays, whatif
 from db.errors import LeaseLost, Unavailable
 from db.ids import uuid7
 from db.policy import Policy
@@ -181,7 +181,12 @@ def _write(database: Database, changes: list[tuple[int, Change]], actor: str) ->
         for attempt in range(5):
             try:
                 with database.transaction() as session:
-                    written += len(redecide.apply(session, account, mine, kind="policy", actor=actor))
+                    bank_changes.share_lock(session)
+                    made = redecide.apply(session, account, mine, kind="policy", actor=actor)
+                    used = {change.sha256: [hit["entry"] for hit in change.patch["hits"]] for change in made}
+                    # What banks said was read when the replay began: a ban since then must not be undone by it.
+                    bank_redecisions.note_late(session, account, used)
+                written += len(made)
                 break
             except Unavailable:
                 if attempt == 4:

@@ -9,15 +9,18 @@ from uuid import UUID
 
 import pytest
 
-from db import decisions, policy, replays, whatif
+from db import bank_entries, banks, decisions, policy, replays, whatif
+from db.bank_entries import NewEntry
 from db.blobs import LocalBlobs
 from db.decisions import Decision
 from db.errors import BadSelection, LeaseLost
 from db.ids import item_id, uuid7
-from db.session import Database
+from db.session import Database, Session
 from db.whatif import Window
 from tests.conftest import TestAccount, make_account
+from tests.db import bank_line
 from tests.worker.line import ingested, install_models, jpeg, rows, run_sql, settings
+from worker import banning
 from worker.infer import Inference
 from worker.predictors import Predictors
 from worker.replaying import Replayer, replay
@@ -250,3 +253,29 @@ def test_a_result_that_changed_meanwhile_is_left_alone(db: Database, owner_db: D
         assert redecide.apply(session, stood.account_id, [change], kind="policy", actor="cli") == []
     assert moderation(owner_db, job)[0]["verdict"] == "reject"
     assert rows(owner_db, "SELECT 1 FROM decisions") == []
+
+
+def test_a_ban_during_a_redecision_is_not_undone_by_it(
+    db: Database, account: TestAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pdq = "f0e1d2c3b4a5968778695a4b3c2d1e0f" * 2
+    with db.transaction() as session:
+        bank = banks.create(session, account.id, "banned", "block", actor="test").id
+    banned = bank_line.submit(db, account, ["same"])
+    bank_line.ingest(db, {"same": pdq})
+    bank_line.infer(db)
+    read = whatif.known
+
+    def known(session: Session, account_id: int | None = None) -> whatif.Known:
+        found = read(session, account_id)
+        with db.transaction() as other:
+            bank_entries.add(other, account.id, bank, NewEntry(pdq), "key:test")
+        banning.run_once(db, 200, threading.Event())
+        assert bank_line.verdicts(db, banned) == ["reject"]
+        return found
+
+    monkeypatch.setattr(whatif, "known", known)
+    pinned = rows(db, "SELECT policy FROM jobs WHERE id = :job", job=banned)[0].policy
+    assert replay(db, policy.validate({**pinned, "version": 2}), WINDOW, write="user:anna")["written"] == 1
+    banning.run_once(db, 200, threading.Event())
+    assert bank_line.verdicts(db, banned) == ["reject"]
