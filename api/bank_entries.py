@@ -21,7 +21,7 @@ from api.bank_schemas import (
     MatchesOut,
     MatchesPage,
     MatchOut,
-    NearOut,
+    LookUpHitOut,
 )
 from api.banks import BODY_ERRORS, actor, change_out, routes, zoned
 from api.errors import Fault, Problem
@@ -257,7 +257,7 @@ def look_up(call: Call, query: LookUpQuery) -> Response:
             hits = banks.hits_of(session, call.account_id, [picture.sha256]).get(picture.sha256, [])
             shared = len({hit.entry for hit in hits} - {each.entry.id for each in found})
     rows = [
-        NearOut.model_validate(
+        LookUpHitOut.model_validate(
             {
                 "entry": entry_out(each.entry),
                 "bank": each.bank,

@@ -226,7 +226,7 @@ class ImportedOut(BaseModel):
     change: ChangeOut | None
 
 
-class NearOut(BaseModel):
+class LookUpHitOut(BaseModel):
     """An entry within its bank's distance of a hash."""
 
     entry: EntryOut
@@ -242,5 +242,5 @@ class LookUpOut(BaseModel):
 
     pdq: str
     quality: int | None = Field(description="Of the item's picture.")
-    entries: list[NearOut] = Field(description="At most 100, the nearest first.")
+    entries: list[LookUpHitOut] = Field(description="At most 100, the nearest first.")
     shared_hits: int

@@ -65,7 +65,7 @@ class AppealsPage(BaseModel):
     next: str | None
 
 
-class DecidedOut(BaseModel):
+class StatedDecisionOut(BaseModel):
     """By whom (a person or the machine), how and when it was decided. `id`: the person's decision."""
 
     id: UUID | None
@@ -84,7 +84,7 @@ class ReliedOnOut(BaseModel):
     bank_hits: list[dict[str, Any]]
 
 
-class AutomationOut(BaseModel):
+class StatedAutomationOut(BaseModel):
     """The use of automated means. `detection`: a rule found something; doubt alone is nothing found. `decision`: the
     machine decided, too; a verdict of review is no decision."""
 
@@ -122,9 +122,9 @@ class StatementOut(BaseModel):
     subject: SubjectOut | None
     context: str
     verdict: Verdict
-    decision: DecidedOut
+    decision: StatedDecisionOut
     facts: ReliedOnOut
-    automation: AutomationOut
+    automation: StatedAutomationOut
     ground: GroundOut
     redress: RedressOut
     law: str

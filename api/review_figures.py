@@ -11,7 +11,7 @@ from api.answers import json_answer
 from api.console.pictures import HEADERS, small
 from api.errors import Fault, Problem
 from api.review_schemas import ExposureOut, GoldIn, GoldOut, GoldPage, QualityOut, SeenOut
-from api.reviews import BODY_ERRORS, actor, require_curator, routes
+from api.reviews import BODY_ERRORS, actor, routes
 from api.routing import Answer, Call, Parameters
 from api.small_body import checked, small_json
 from db import items, review_agreement, review_exposure, review_gold, review_leases, review_quality
@@ -129,14 +129,13 @@ def exposure(call: Call, query: ExposureQuery) -> Response:
 @routes.route(
     "GET",
     "/v1/reviews/gold",
-    scope="reviews:read",
+    scope="policies:read",
     summary="List known answers",
     answers={200: Answer("Newest first.", GoldPage)},
     errors=("missing_scope",),
 )
 def known(call: Call) -> Response:
-    """For curators (scope policies:write): reviewers must not know which pictures these are."""
-    require_curator(call)
+    """Not for reviewers: they must not know which pictures these are."""
     with call.transaction() as session:
         rows = review_gold.every(session, call.account_id)
     return json_answer(GoldPage(gold=[_gold(row) for row in rows]))
@@ -145,15 +144,14 @@ def known(call: Call) -> Response:
 @routes.route(
     "POST",
     "/v1/reviews/gold",
-    scope="reviews:write",
+    scope="policies:write",
     summary="Keep a known answer",
     body={"application/json": GoldIn},
     answers={201: Answer("It is given to reviewers from now on, unmarked.", GoldOut)},
     errors=(*BODY_ERRORS, "missing_scope", "not_found", "conflict"),
 )
 def keep(call: Call) -> Response:
-    """For curators (scope policies:write). It takes the place of what was kept for the picture in its context."""
-    require_curator(call)
+    """Not for reviewers. It takes the place of what was kept for the picture in its context."""
     body, _ = small_json(call)
     asked = checked(GoldIn, {} if body is None else body)
     with call.transaction() as session:
@@ -164,14 +162,13 @@ def keep(call: Call) -> Response:
 @routes.route(
     "DELETE",
     "/v1/reviews/gold/<uuid:gold_id>",
-    scope="reviews:write",
+    scope="policies:write",
     summary="Forget a known answer",
     answers={204: Answer("It is given to nobody any more; what was said of it counts on.")},
     errors=("missing_scope", "not_found"),
 )
 def forget(call: Call, gold_id: UUID) -> Response:
-    """For curators (scope policies:write)."""
-    require_curator(call)
+    """Not for reviewers; what was answered meanwhile stays."""
     with call.transaction() as session:
         review_gold.remove(session, call.account_id, actor(call), gold_id)
     return Response(status=204)

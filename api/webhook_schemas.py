@@ -43,7 +43,7 @@ class WebhookIn(Sent):
 class WebhookChangeIn(Sent):
     """What shall be otherwise; absent members stay."""
 
-    url: Url = ""
+    url: Annotated[str, Field(max_length=MAX_URL_LENGTH, description="https, a public name or address.")] = ""
     types: Types = None
     description: Description = None
     enabled: bool | None = Field(default=None, description="Enabling gives it a clean record; null: as it is.")

@@ -158,7 +158,7 @@ def test_moves_comments_and_curators(
     assert (answer.get_json()["level"], answer.get_json()["held_by"]) == ("curator", None)
     assert [review["id"] for review in claim(ann, 9)] == [released["id"]]
     assert codes(ann.post("/v1/reviews/claim", json={"curator": True}))[:2] == (403, "missing_scope")
-    curator = reviewer(app, owner_db, account, "policies:write")
+    curator = reviewer(app, owner_db, account, "policies:read", "policies:write")
     first, *_ = claim(curator, 9, curator=True)
     assert first["id"] == hard["id"]
     assert [comment["text"] for comment in first["comments"]] == ["<b>what</b> is it?"]
@@ -214,7 +214,7 @@ def test_known_answers_are_for_curators(
     app: Flask, make_app: Make, ann: FlaskClient, db: Database, owner_db: Database, account: TestAccount
 ) -> None:
     job = work_off(db, account, {"gold": verdict("approve"), "a": verdict("review")})
-    curator = reviewer(app, owner_db, account, "policies:write")
+    curator = reviewer(app, owner_db, account, "policies:read", "policies:write")
     sent = {"item_id": f"{job.id.hex}-0", "verdict": "reject"}
     for refused in (ann.post("/v1/reviews/gold", json=sent), ann.get("/v1/reviews/gold")):
         assert codes(refused)[:2] == (403, "missing_scope")
