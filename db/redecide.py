@@ -71,8 +71,8 @@ def apply(session: Session, account_id: int, changes: Sequence[Change], *, kind:
     ]
     written = session.execute(_APPLY, {"account_id": account_id, "rows": json.dumps(rows)}).all()
     done = [(changes[row.n], row.before, row.after) for row in written]
+    _queue(session, account_id, done)  # tasks before uploads, as reviewers lock them: neither waits for the other
     decisions.append(session, account_id, [_decision(kind, actor, *each) for each in done])
-    _queue(session, account_id, done)
     return [change for change, _, _ in done]
 
 

@@ -1,11 +1,13 @@
 """Uploads for moderation: what is said of them follows results and people, and every change is one event."""
 
 import threading
+import time
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 from db import chunks, decisions, endings, jobs, moderations, recording, redecide, retries
 from db.decisions import Decision
@@ -219,6 +221,32 @@ def test_a_decision_and_a_redecision_at_once_leave_what_both_came_to(owner_db: D
     other.join(10)
     row = rows(owner_db, "SELECT automatic, human, verdict, state FROM moderations WHERE id = :id", id=made)[0]
     assert tuple(row) == ("reject", "approve", "approve", "decided")
+
+
+def test_a_redecision_and_a_reviewer_do_not_wait_for_each_other(owner_db: Database, account: TestAccount) -> None:
+    """Both need the picture's task and its upload: whoever has the task gets the upload too."""
+    made = upload(owner_db, account.id)
+    ingest(owner_db)
+    judge(owner_db, "review")
+    item = rows(owner_db, "SELECT bucket, job_id, seq FROM results")[0]
+    patch = {"verdict": "review", "reasons": [{"code": "other", "verdict": "review"}], "rule": "other"}
+    change = Change(item.bucket, item.job_id, item.seq, SHA, "", ("review", None, "default@1"), patch)
+
+    def redecided() -> None:
+        with owner_db.transaction() as session:
+            redecide.apply(session, account.id, [change], kind="policy", actor="system")
+
+    thread = threading.Thread(target=redecided)
+    with owner_db.transaction() as session:
+        assert session.execute(text("SELECT id FROM review_tasks FOR UPDATE")).one()
+        thread.start()
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        until = time.monotonic() + 20
+        while not rows(owner_db, waits)[0].count and time.monotonic() < until:
+            time.sleep(0.02)
+        assert session.execute(text("SELECT id FROM moderations FOR UPDATE NOWAIT")).scalar() == made
+    thread.join(20)
+    assert rows(owner_db, "SELECT moderation ->> 'rule' AS rule FROM results")[0].rule == "other"
 
 
 def test_lists_filter_and_turn_pages(owner_db: Database, account: TestAccount) -> None:
