@@ -1,6 +1,7 @@
 """Pictures whose right answer a curator has said. They are given to reviewers among the others, unmarked; what is said
 of them measures reviewers and decides nothing."""
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -58,14 +59,14 @@ def every(session: Session, account_id: int, limit: int = 1000) -> list[ReviewGo
     return list(session.scalars(query.order_by(ReviewGold.id.desc()).limit(limit)))
 
 
-def give(session: Session, account_id: int, actor: str, count: int) -> list[UUID]:
+def give(session: Session, account_id: int, actor: str, count: int, which: Mapping[str, str | None]) -> list[UUID]:
     """Tasks of up to so many known pictures that this reviewer has not been asked about, and did not decide or mark
-    himself; they are his alone."""
+    himself; they are his alone. `which`: what he filters by, by name; another picture would be seen through."""
     if count < 1:
         return []
-    parameters = {"account_id": account_id, "actor": actor, "limit": count, "risk": AUDIT_RISK}
+    parameters = {"account_id": account_id, "actor": actor, "limit": count, "risk": AUDIT_RISK, **which}
     found = session.execute(_CHOOSE, parameters).mappings().all()
-    tasks = [{**row, "id": uuid7(), "doubling_s": DOUBLING_S, **parameters} for row in found]
+    tasks = [{**parameters, **row, "id": uuid7(), "doubling_s": DOUBLING_S} for row in found]
     if tasks:
         session.execute(_GIVE, tasks)
     return [task["id"] for task in tasks]
@@ -112,8 +113,16 @@ _ADD = text(
 )
 _CHOOSE = text(
     """
-    SELECT g.sha256, g.context, g.job_id, g.seq, g.reason, g.verdict AS expected FROM review_gold g
-    WHERE g.account_id = :account_id AND g.removed_at IS NULL AND g.added_by <> :actor
+    SELECT g.sha256, g.context, g.job_id, g.seq, g.reason, g.verdict AS expected,
+      r.moderation ->> 'policy' AS of_policy FROM review_gold g
+    LEFT JOIN jobs j ON j.id = g.job_id AND j.account_id = g.account_id
+    LEFT JOIN items i ON i.bucket = j.bucket AND i.job_id = j.id AND i.seq = g.seq
+    LEFT JOIN results r ON r.bucket = j.bucket AND r.job_id = j.id AND r.seq = g.seq
+    WHERE (CAST(:reason AS text) IS NULL OR g.reason = :reason) AND (CAST(:context AS text) IS NULL
+        OR g.context = :context) AND (CAST(:category AS text) IS NULL OR i.category = :category)
+      AND (CAST(:policy AS text) IS NULL OR r.moderation ->> 'policy' = :policy
+        OR starts_with(r.moderation ->> 'policy', CAST(:policy AS text) || '@'))
+      AND g.account_id = :account_id AND g.removed_at IS NULL AND g.added_by <> :actor
       AND NOT EXISTS (
         SELECT FROM review_opinions o WHERE o.account_id = g.account_id AND o.actor = :actor AND o.sha256 = g.sha256
           AND o.context = g.context)
@@ -123,11 +132,14 @@ _CHOOSE = text(
     ORDER BY random() LIMIT :limit
     """
 )
+# It seems to have waited as others wait, and to come of a policy as they do.
 _GIVE = text(
     f"""
-    INSERT INTO review_tasks (id, account_id, sha256, context, kind, reason, risk, rank, job_id, seq, only_for,
-      expected)
-    VALUES (:id, :account_id, :sha256, :context, 'gold', :reason, :risk, {rank("now()", "CAST(:risk AS real)", "1")},
-      :job_id, :seq, :actor, :expected)
+    INSERT INTO review_tasks (id, account_id, sha256, context, kind, reason, policy, risk, rank, job_id, seq, only_for,
+      expected, created_at)
+    VALUES (:id, :account_id, :sha256, :context, 'gold', :reason, :of_policy, :risk,
+      {rank("now()", "CAST(:risk AS real)", "1")}, :job_id, :seq, :actor, :expected,
+      (SELECT now() - random() * (now() - coalesce(min(created_at), now())) FROM review_tasks
+        WHERE account_id = :account_id AND state = 'open' AND kind = 'first'))
     """
 )

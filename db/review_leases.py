@@ -69,7 +69,7 @@ def claim(
     if not ids:
         return []  # a known picture alone would be seen through
     known = sum(random.random() < gold_share for _ in ids) if gold_share > 0 else 0
-    gold = review_gold.give(session, account_id, actor, known)
+    gold = review_gold.give(session, account_id, actor, known, asdict(which))
     chosen = ids[: len(ids) - len(gold)] + gold
     random.shuffle(gold)
     for each in gold:  # anywhere among the others

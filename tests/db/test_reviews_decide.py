@@ -379,6 +379,26 @@ def test_known_pictures_come_unmarked_and_decide_nothing(
     undo(api_db, account, ANN, known.id)
 
 
+def test_a_known_picture_is_not_told_by_its_policy_its_wait_or_the_filter(
+    api_db: Database, db: Database, owner_db: Database, account: TestAccount
+) -> None:
+    job = work_off(db, account, {"gold": verdict("reject", "porn_reject"), "a": verdict("review")})
+    work_off(db, account, {"b": verdict("review")}, context="avatar")
+    with owner_db.transaction() as session:
+        session.execute(text("UPDATE review_tasks SET created_at = now() - interval '10 days'"))
+    with api_db.transaction(account.id) as session:
+        review_gold.add(session, account.id, CAT, f"{job.id.hex}-0", "reject")
+    for which in (Filter(context="avatar"), Filter(reason="porn_review"), Filter(policy="other"), Filter(category="x")):
+        assert sha_of("gold") not in names(claim(api_db, account, ANN, which=which, gold_share=1.0))
+    with owner_db.transaction() as session:
+        session.execute(text("UPDATE review_tasks SET lease_owner = NULL, lease_until = NULL"))
+    given = claim(api_db, account, ANN, which=Filter(policy="default"), count=2, gold_share=1.0)
+    (known,) = [task for task in given if task.kind == "gold"]
+    assert known.policy == "default@1"
+    with owner_db.transaction() as session:
+        assert session.execute(text("SELECT now() - :at > interval '1 second'"), {"at": known.created_at}).scalar()
+
+
 def test_who_marked_a_picture_is_not_asked_about_it(api_db: Database, db: Database, account: TestAccount) -> None:
     job = work_off(db, account, {"gold": verdict("approve"), "a": verdict("review")})
     with api_db.transaction(account.id) as session:
