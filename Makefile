@@ -22,6 +22,8 @@ PHOTOS ?=
 N ?= 200
 ARGS ?=
 BENCH ?= line
+# Tests wait for processes most of the time: three at a time keep two cores busy.
+JOBS ?= 3
 
 .PHONY: help demo up test lint bench clean
 
@@ -36,8 +38,8 @@ demo: $(RUN_STAMP) ## Run the whole system on some pictures and stop (IMAGES=fol
 up: $(RUN_STAMP) ## Run the whole system until Ctrl-C (ARGS="--port 9000")
 	@exec $(BIN)/tagmill up $(ARGS)
 
-test: $(DEV_STAMP) ## Run the tests (ARGS="tests/db -k claim")
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(DEV_STAMP) ## Run the tests (ARGS="tests/db -k claim", JOBS=how many at a time)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(DEV_STAMP) ## Check style, types and the import rules
 	$(BIN)/ruff check .

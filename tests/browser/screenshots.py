@@ -15,7 +15,7 @@ from db import accounts, migrate, people, sign_in
 from db.session import API_ROLE, Database
 from tests.api.conftest import gunicorn
 from tests.browser.conftest import DESKTOP, PHONE, QUIET, executable
-from tests.browser.shop import Shop, stock
+from tests.browser.shop import Shop, stock, wait_for_people
 from worker.embedded import EmbeddedPostgres
 
 
@@ -50,6 +50,7 @@ def main() -> None:
             people.create(session, account.id, "berta", role="reviewer", actor="cli")
             link = sign_in.issue_link(session, person, actor="cli")
         shop = stock(database, account.id, Path(scratch) / "blobs", given.photos)
+        wait_for_people(database, account.id, shop)
         wanted = {name: path for name, path in pages(shop).items() if re.search(given.only, name)}
         wanted |= {path.strip("/").replace("/", "-"): path for path in given.more}
         with gunicorn(postgres.url, Path(scratch), database_role=API_ROLE) as server, sync_playwright() as playwright:
@@ -75,6 +76,13 @@ def shoot(browser: Any, url: str, link: str, wanted: dict[str, str], folder: Pat
             for name, path in wanted.items():
                 page.goto(path, wait_until="networkidle")
                 page.screenshot(path=folder / f"{name}-{width}-{theme}.png", full_page=True)
+    page.set_viewport_size(DESKTOP)
+    page.goto("/console/review")
+    page.get_by_role("button", name="One by one").click()
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        page.wait_for_load_state("networkidle")
+        page.screenshot(path=folder / f"review-desktop-{theme}.png")
     context.close()
 
 

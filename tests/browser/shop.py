@@ -18,6 +18,8 @@ from db.blobs import LocalBlobs, work_key
 from db.decisions import Decision, append
 from db.ids import uuid7
 from db.jobs import JobSpec, NewItem
+from db.review_queue import enqueue
+from db.review_sources import candidate
 from db.session import Database
 
 KINDS = ("dress", "shirt", "shoes", "hat", "t-shirt", "pants", "shorts", "outwear")
@@ -94,6 +96,23 @@ def stock(database: Database, account_id: int, blob_root: Path, folder: Path | N
         ):  # fmt: skip
             workers.beat(session, uuid7(), role, "tags-1", 4000 + len(role), stats)
     return Shop(done.id, running.id)
+
+
+def wait_for_people(database: Database, account_id: int, shop: Shop) -> None:
+    """What the machine is not sure of waits in the review queue."""
+    with database.transaction() as session:
+        found = session.execute(
+            text(
+                "SELECT seq, sha256, moderation FROM results"
+                " WHERE job_id = :job AND moderation ->> 'verdict' = 'review' ORDER BY seq"
+            ),
+            {"job": shop.finished},
+        ).all()
+        asked = [
+            candidate(account_id, shop.finished, row.seq, bytes(row.sha256), "listing", row.moderation, 0.0)
+            for row in found
+        ]
+        enqueue(session, account_id, [each for each in asked if each is not None])
 
 
 # fmt: off
