@@ -17,11 +17,11 @@ from api.bank_schemas import (
     EntryChangeIn,
     EntryIn,
     EntryOut,
+    LookUpHitOut,
     LookUpOut,
     MatchesOut,
     MatchesPage,
     MatchOut,
-    LookUpHitOut,
 )
 from api.banks import BODY_ERRORS, actor, change_out, routes, zoned
 from api.errors import Fault, Problem

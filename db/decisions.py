@@ -63,6 +63,9 @@ def append(session: Session, account_id: int, decisions: Sequence[Decision]) -> 
     results are changed before."""
     # Ids of one millisecond are not in order by themselves, and the newest decision is the one with the highest.
     ids = sorted(uuid7() for _ in decisions)
+    for context in sorted({decision.context for decision in decisions if decision.kind in HUMAN}):
+        shas = {d.sha256 for d in decisions if d.context == context and d.kind in HUMAN}
+        moderation_state.meet(session, account_id, context, shas)
     for begin in range(0, len(ids), BATCH):
         part = slice(begin, begin + BATCH)
         rows = [_row(*each) for each in zip(ids[part], decisions[part], strict=True)]

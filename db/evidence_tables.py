@@ -29,8 +29,8 @@ class Seal(Base):
 
 class AppealRow(Base):
     """An appeal against a verdict on a picture in a context: open → upheld | overturned | withdrawn, and back when the
-    answer is taken back. `decision_id`: the person's decision that it is against (None: the machine's); `answer_id`: the
-    decision that it led to; `version` counts its changes."""
+    answer is taken back. `decision_id`: the person's decision that it is against (None: the machine's); `answer_id`:
+    the decision that it led to; `version` counts its changes."""
 
     __tablename__ = "appeals"
     id: Mapped[UUID] = mapped_column(primary_key=True)

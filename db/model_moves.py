@@ -1,8 +1,8 @@
 """Activations and rollbacks that somebody asked for where the weights cannot be read.
 
-    nothing → asked      `ask`; one at a time for a task
-    asked   → done       `end`, in the transaction that moves the models
-    asked   → refused    `end`, with the code of what spoke against it; or `take`, when three tries died
+nothing → asked      `ask`; one at a time for a task
+asked   → done       `end`, in the transaction that moves the models
+asked   → refused    `end`, with the code of what spoke against it; or `take`, when three tries died
 """
 
 from typing import Final
@@ -29,8 +29,8 @@ def ask(
     forced: str | None = None,
     account_id: int | None = None,
 ) -> ModelMove:
-    """nothing → asked. `account_id`: whose audit log says so. Raises NotFound; Conflict when the task has one that waits, or for a rollback of a version that
-    is not active (any more)."""
+    """nothing → asked. `account_id`: whose audit log says so. Raises NotFound; Conflict when the task has one that
+    waits, or for a rollback of a version that is not active (any more)."""
     model = registry.by_ref(session, ref)
     if action == "rollback" and model.state != "active":
         raise Conflict(f"{ref} is {model.state}, not active: somebody was quicker.")
@@ -69,8 +69,7 @@ def newest(session: Session, limit: int = 10) -> list[ModelMove]:
 
 
 _ASK = text(
-    "INSERT INTO model_moves (id, action, task, ref, forced, actor)"
-    " VALUES (:id, :action, :task, :ref, :forced, :actor)"
+    "INSERT INTO model_moves (id, action, task, ref, forced, actor) VALUES (:id, :action, :task, :ref, :forced, :actor)"
 )
 _GIVE_UP = text(
     "UPDATE model_moves SET state = 'refused', code = 'worker_died', ended_at = now(), detail = 'three tries died'"

@@ -11,11 +11,19 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db import outbox
+from db import locks, outbox
 from db.ids import item_id
 
 MAX_REASONS = 20
 """Reasons that an event repeats at most; the moderation itself has all of them."""
+
+
+def meet(session: Session, account_id: int, context: str, shas: Iterable[bytes]) -> None:
+    """For who writes a result of these pictures, or a person's decision on them, before it is told of: the second one
+    waits for the first one's commit and sees it. Otherwise a decision made just when the bytes come again would miss
+    that upload."""
+    for sha in sorted(set(shas)):
+        locks.lock(session, "picture of uploads", account_id, context, sha.hex())
 
 
 def refresh(session: Session, account_id: int, jobs: Iterable[UUID]) -> int:

@@ -126,6 +126,8 @@ def finish_infer(session: Session, chunk: Chunk, outcomes: Sequence[InferOutcome
     review_queue.enqueue(session, chunk.account_id, _for_people(chunk, outcomes, audit_share))
     _close(session, chunk, len(outcomes) - failed.total(), failed)
     if chunk.lane == "interactive":
+        shas = [o.sha256 for o in outcomes if o.sha256 is not None]
+        moderation_state.meet(session, chunk.account_id, chunk.context, shas)
         moderation_state.refresh(session, chunk.account_id, [chunk.job_id])
 
 

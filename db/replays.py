@@ -52,7 +52,9 @@ def enqueue(
     )
     session.execute(_ADD, {**_plain(run), "document": json.dumps(document), "selection": json.dumps(selection)})
     if kind == "redecide":
-        audit.record(session, account_id, actor, "policy.redecide", policy.ref, run=str(run.id), window=window.document())
+        audit.record(
+            session, account_id, actor, "policy.redecide", policy.ref, run=str(run.id), window=window.document()
+        )
     return session.get_one(Replay, run.id)
 
 

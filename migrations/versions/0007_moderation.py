@@ -57,8 +57,8 @@ WHERE d.kind IN ('review', 'appeal') AND d.verdict IS NOT NULL AND NOT EXISTS (
     AND n.kind IN ('review', 'appeal') AND n.id > d.id);
 """
 
-# An upload sent for moderation, one item of a job of its own. What is said of its picture stands here too, so that lists
-# by state and verdict are index scans; `db.moderations.refresh` writes it in the transaction that says it.
+# An upload sent for moderation, one item of a job of its own. What is said of its picture stands here too, so that
+# lists by state and verdict are index scans; `db.moderations.refresh` writes it in the transaction that says it.
 MODERATIONS = """
 CREATE TABLE moderations (
   id uuid PRIMARY KEY,

@@ -18,7 +18,7 @@ from db.jobs import JobSpec, NewItem
 from db.moderations import Asked, Wanted
 from db.recording import InferOutcome, IngestOutcome
 from db.redecide import Change
-from db.session import Database
+from db.session import Database, Session
 from tests.conftest import TestAccount, make_account
 from tests.worker.line import rows
 
@@ -221,6 +221,42 @@ def test_a_decision_and_a_redecision_at_once_leave_what_both_came_to(owner_db: D
     other.join(10)
     row = rows(owner_db, "SELECT automatic, human, verdict, state FROM moderations WHERE id = :id", id=made)[0]
     assert tuple(row) == ("reject", "approve", "approve", "decided")
+
+
+@pytest.mark.parametrize("first", ["line", "person"])
+def test_a_decision_just_when_the_bytes_come_again_is_not_missed(
+    owner_db: Database, account: TestAccount, first: str
+) -> None:
+    upload(owner_db, account.id)
+    ingest(owner_db)
+    judge(owner_db, "review")
+    again = upload(owner_db, account.id, url="https://a.example/2.jpg")
+    ingest(owner_db)
+    job = rows(owner_db, "SELECT job_id FROM moderations ORDER BY id LIMIT 1")[0].job_id
+    said = Decision(job, 0, SHA, "", "review", "reject", "user:1", code="looked")
+
+    def line(session: Session) -> None:
+        for chunk in chunks.claim(session, "infer", uuid7(), 60, 100):
+            approved = {**SCORED, "verdict": "approve", "reasons": []}
+            recording.finish_infer(session, chunk, [InferOutcome(s, SHA, moderation=approved) for s in chunk.members])
+
+    def decide(session: Session) -> None:
+        decisions.append(session, account.id, [said])
+
+    one, other = (line, decide) if first == "line" else (decide, line)
+
+    def second() -> None:
+        with owner_db.transaction() as session:
+            other(session)
+
+    thread = threading.Thread(target=second)
+    with owner_db.transaction() as session:
+        one(session)
+        thread.start()
+        thread.join(0.5)
+    thread.join(20)
+    assert seen(owner_db, account.id, again) == ("decided", "reject")
+    assert events(owner_db, again)[-1][2] == "reject"
 
 
 def test_a_redecision_and_a_reviewer_do_not_wait_for_each_other(owner_db: Database, account: TestAccount) -> None:

@@ -48,9 +48,7 @@ def carried_out(database: Database, root: Path) -> int:
     return due(database, lambda move_id: carry_out(database, root, move_id, MARGINS))
 
 
-def test_an_activation_and_its_rollback(
-    db: Database, api_db: Database, account: TestAccount, tmp_path: Path
-) -> None:
+def test_an_activation_and_its_rollback(db: Database, api_db: Database, account: TestAccount, tmp_path: Path) -> None:
     first = installed(db, tmp_path, "1", active=True)
     second = installed(db, tmp_path, "2")
     move = asked(api_db, "activate", second, account_id=account.id)

@@ -188,7 +188,11 @@ def test_verdicts_flip_by_the_policy_that_is_active(beside: Beside, account: Tes
     assert [flip["pictures"] for flip in found["flips"]] == [2, 2]
     assert (found["policy"], found["agree"], found["pictures"]) == ("default@1", 4, 8)
     document = '{"name": "lenient", "version": 1, "thresholds": {"Porn": {"review": 0.01}}}'
-    run_sql(beside.owner, "UPDATE policies SET document = CAST(:document AS jsonb) WHERE state = 'active'", document=document)
+    run_sql(
+        beside.owner,
+        "UPDATE policies SET document = CAST(:document AS jsonb) WHERE state = 'active'",
+        document=document,
+    )
     again = beside.report(JUDGE)["verdicts"]
     assert {(flip["active"], flip["candidate"]) for flip in again["flips"]} == {
         ("approve", "review"), ("review", "approve"),
