@@ -177,6 +177,9 @@ _ENQUEUE = text(
       items = t.items + excluded.items,
       also = (t.also || {_ITEM} || excluded.also)[1:CAST(:also AS int)],
       not_for = ARRAY(SELECT DISTINCT unnest(t.not_for || excluded.not_for)),
+      -- who has it in hand and must not decide it (any more) loses it
+      lease_owner = CASE WHEN t.lease_owner <> ALL(excluded.not_for) THEN t.lease_owner END,
+      lease_until = CASE WHEN t.lease_owner <> ALL(excluded.not_for) THEN t.lease_until END,
       level = CASE WHEN {_STRONGER} THEN excluded.level ELSE t.level END,
       reason = CASE WHEN {_STRONGER} OR t.reason = 'audit' THEN excluded.reason ELSE t.reason END,
       version = t.version + CASE WHEN {_STRONGER} THEN 1 ELSE 0 END

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from db import decisions, review_queue, review_sources
+from db import decisions, review_leases, review_queue, review_sources
 from db.decisions import Decision
 from db.review_queue import Audit, Candidate
 from db.session import Database
@@ -88,6 +88,20 @@ def test_an_appeal_changes_an_open_task(db: Database, owner_db: Database, accoun
         review_queue.enqueue(session, account.id, [Candidate(job.id, 0, sha_of("a"), "", "porn_review")])
     (task,) = tasks(owner_db)
     assert (task["reason"], task["not_for"], task["version"], task["items"]) == ("appeal", ["user:1"], 2, 3)
+
+
+@pytest.mark.parametrize("owner", ["user:1", "user:2"])
+def test_an_appeal_is_taken_from_the_hands_of_who_may_not_decide_it(
+    db: Database, owner_db: Database, account: TestAccount, owner: str
+) -> None:
+    job = work_off(db, account, {"a": verdict("review")})
+    with db.transaction(account.id) as session:
+        (task,) = review_leases.claim(session, account.id, owner)
+    with db.transaction(account.id) as session:
+        asked = Candidate(job.id, 0, sha_of("a"), "", "appeal", not_for=("user:1",))
+        review_queue.enqueue(session, account.id, [asked])
+    (row,) = tasks(owner_db)
+    assert (row["lease_owner"], row["version"]) == (None if owner == "user:1" else owner, task.version + 1)
 
 
 def test_the_same_pictures_of_two_accounts_are_two_tasks(
