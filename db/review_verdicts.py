@@ -10,7 +10,7 @@ All of them are kept as opinions (`review_opinions`), from which `db.review_qual
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import UUID
 
@@ -79,11 +79,13 @@ def decide_many(
     other."""
     found = Answers()
     ended: set[UUID] = set()
+    own = {answer.task_id for answer in answers}  # what is said of a task itself counts, not what is said of another
     for answer in sorted(answers, key=lambda answer: answer.task_id):
         if answer.task_id in ended:
-            continue  # as the near-duplicate of another one
+            continue  # named twice
+        near = tuple(each for each in answer.near if each not in own)
         try:
-            made = decide(session, account_id, actor, answer, second_share=second_share)
+            made = decide(session, account_id, actor, replace(answer, near=near), second_share=second_share)
             ended |= {task.id for task in made.tasks}
             found.decided.append(made)
         except DbError as error:

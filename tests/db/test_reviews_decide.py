@@ -265,6 +265,23 @@ def test_many_are_decided_at_once_and_the_stale_ones_are_named(
     assert [human(api_db, account, name) for name in "abc"] == [None, None, None]
 
 
+def test_of_many_each_gets_its_own_answer_also_as_a_near_duplicate_of_another(
+    api_db: Database, db: Database, account: TestAccount
+) -> None:
+    alike = bytes([15] * 32)
+    work_off(db, account, {"a": verdict("review"), "b": verdict("review")}, pdq={"a": alike, "b": alike})
+    one, other = sorted(claim(api_db, account, ANN, 2), key=lambda task: task.id)
+    answers = [
+        Answer(one.id, one.version, "reject", "nudity", near=(other.id,)),
+        Answer(other.id, other.version, "approve"),
+    ]
+    with api_db.transaction(account.id) as session:
+        made = review_verdicts.decide_many(session, account.id, ANN, answers)
+    assert [len(each.tasks) for each in made.decided] == [1, 1]
+    said = {bytes(task.sha256): task.verdict for each in made.decided for task in each.tasks}
+    assert said == {bytes(one.sha256): "reject", bytes(other.sha256): "approve"}
+
+
 def test_undo_takes_back_everything_and_the_task_is_mine_again(
     api_db: Database, db: Database, account: TestAccount
 ) -> None:
