@@ -22,6 +22,7 @@ from db.ids import item_id, uuid7
 from db.items import ItemView
 from db.moderation_tables import DecisionRow
 from db.review_queue import Candidate
+from db.review_sources import candidate
 
 RISK: Final = 0.9
 """An appeal's place in the queue: somebody waits for the answer, and may be right."""
@@ -129,11 +130,17 @@ def reopen(session: Session, account_id: int, actor: str, decision_id: UUID) -> 
 
 
 def withdraw(session: Session, account_id: int, appeal_id: UUID, *, actor: str) -> AppealRow:
-    """open → withdrawn, and its task is closed; withdrawn twice changes nothing. Conflict when it was decided."""
+    """open → withdrawn, and its task is closed, or what it was before; withdrawn twice changes nothing. Conflict when
+    it was decided."""
     row = get(session, account_id, appeal_id, lock=True)
     if row.state == "open":
         session.execute(_WITHDRAW, {"id": row.id})
-        session.execute(_CLOSE_TASK, {"account_id": account_id, "sha256": row.sha256, "context": row.context})
+        picture = {"account_id": account_id, "sha256": row.sha256, "context": row.context}
+        session.execute(_CLOSE_TASK, picture)
+        doubt = session.execute(_IN_DOUBT, picture).first()
+        if doubt is not None:  # the appeal had taken the place of the review that the machine asked for
+            asked = candidate(account_id, doubt.job_id, doubt.seq, row.sha256, row.context, doubt.moderation, 0.0)
+            review_queue.enqueue(session, account_id, [] if asked is None else [asked])
         audit.record(session, account_id, actor, "appeal.withdraw", str(row.id))
         session.refresh(row)
     if row.state != "withdrawn":
@@ -245,6 +252,14 @@ _CLOSE_TASK = text(
     """
     UPDATE review_tasks SET state = 'closed', version = version + 1, lease_owner = NULL, lease_until = NULL
     WHERE account_id = :account_id AND sha256 = :sha256 AND context = :context AND reason = 'appeal' AND state = 'open'
+    """
+)
+_IN_DOUBT = text(
+    """
+    SELECT r.job_id, r.seq, r.moderation FROM results r JOIN jobs j ON j.bucket = r.bucket AND j.id = r.job_id
+    WHERE r.account_id = :account_id AND r.sha256 = :sha256 AND r.outcome = 'done' AND j.context = :context
+      AND r.moderation ->> 'verdict' = 'review' AND NOT EXISTS (SELECT FROM reruns n WHERE n.job_id = j.id)
+    ORDER BY r.created_at DESC LIMIT 1
     """
 )
 _DECIDERS = text(

@@ -134,6 +134,16 @@ def test_a_withdrawn_appeal_is_nobodys_work(db: Database, owner_db: Database, ac
         appeals.withdraw(session, account.id, again.id, actor="key:owner")
 
 
+def test_withdrawn_what_the_machine_is_unsure_of_waits_for_people_again(db: Database, account: TestAccount) -> None:
+    job = judge(db, account, ["approve"])
+    redecided(db, account, job, "review")
+    row = appeal(db, account, job)
+    with db.transaction(account.id) as session:
+        appeals.withdraw(session, account.id, row.id, actor="key:owner")
+    (task,) = claim(db, account, FIRST)
+    assert task.reason == "c", "the code of the verdict, and no appeal"
+
+
 def test_an_answer_that_is_taken_back_opens_it_again(db: Database, owner_db: Database, account: TestAccount) -> None:
     job = judge(db, account, ["reject"])
     row = appeal(db, account, job)
