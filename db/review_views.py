@@ -104,8 +104,12 @@ def views(session: Session, account_id: int, tasks: Sequence[ReviewTask], *, nea
         for row in session.execute(_NEAR, looked_for):
             found = NearView(row.other, item_id(row.job_id, row.seq), row.distance)
             alike.setdefault(row.id, []).append(found)
-    codes: dict[UUID, list[dict[str, str]]] = {}
-    return [_view(task, more[task.id], comments, alike, codes) for task in tasks]
+    codes: dict[tuple[str | None, UUID], list[dict[str, str]]] = {}
+    for task in tasks:
+        if (task.policy, task.job_id) not in codes:
+            document = _document(session, account_id, task.policy, more[task.id].policy)
+            codes[task.policy, task.job_id] = codes_of(document)
+    return [_view(task, more[task.id], comments, alike, codes[task.policy, task.job_id]) for task in tasks]
 
 
 def _view(
@@ -113,10 +117,8 @@ def _view(
     row: Any,
     comments: Mapping[UUID, list[CommentView]],
     alike: Mapping[UUID, list[NearView]],
-    codes: dict[UUID, list[dict[str, str]]],
+    codes: list[dict[str, str]],
 ) -> TaskView:
-    if task.job_id not in codes:
-        codes[task.job_id] = codes_of(row.policy)
     recalled = task.reason in _RECALLED
     return TaskView(
         id=task.id,
@@ -143,10 +145,23 @@ def _view(
         moderation=None if task.reason == "audit" else row.moderation,
         decision=row.decision if recalled else None,
         appeal=row.appeal if recalled else None,
-        codes=codes[task.job_id],
+        codes=codes,
         comments=[] if task.kind == "second" else comments.get(task.id, []),
         near=alike.get(task.id, []),
     )
+
+
+def _document(
+    session: Session, account_id: int, ref: str | None, pinned: Mapping[str, Any] | None
+) -> Mapping[str, Any] | None:
+    """The policy of a task's verdict: its job's, unless another one has decided since."""
+    name, _, version = (ref or "").rpartition("@")
+    if not name or not version.isdecimal() or ref == policy_ref(pinned):
+        return pinned
+    try:
+        return policies.get(session, account_id, name, int(version)).document
+    except NotFound:
+        return pinned
 
 
 def codes_of(document: Mapping[str, Any] | None) -> list[dict[str, str]]:

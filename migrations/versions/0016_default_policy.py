@@ -55,6 +55,7 @@ DOCUMENT: dict[str, Any] = {
     ],
     "otherwise": "approve",
     "on_missing": "review",
+    "audit_share": 0.005,
 }
 
 # Whoever has saved a version 2 of that name keeps it.

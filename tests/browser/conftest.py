@@ -30,7 +30,7 @@ def executable() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it lives, its event loop runs in this thread, and no other one can
 def chromium() -> Iterator[Any]:
     path = executable()
     with playwright_api.sync_playwright() as playwright:
