@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from db import accounts, registry
+from db.accounts import CLIENT_SCOPES
 from db.session import Database
 from tests.conftest import TestAccount
 from tests.worker.test_up import TAGMILL, clean_environment
@@ -161,7 +162,8 @@ def test_a_new_key_opens_only_the_accounts_own(operator: Cli, owner_db: Database
         scopes = {key.name: list(key.scopes) for key in made}
         _, secret = accounts.create_key(session, made[0].account_id, "default")
         assert accounts.authenticate(session, secret).scopes == set(accounts.CLIENT_SCOPES)
-    assert scopes == {"shop": ["jobs:write", "jobs:read", "labels:write", "catalog:read"], "metrics": ["system:read"]}
+    assert scopes == {"shop": list(CLIENT_SCOPES), "metrics": ["system:read"]}
+    assert {scope for scope in CLIENT_SCOPES if scope.split(":")[0] in ("system", "models", "policies", "banks")} == set()
 
 
 @pytest.mark.parametrize(
