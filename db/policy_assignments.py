@@ -22,20 +22,12 @@ class UnknownPolicy(Conflict):
     code = "unknown_policy"
 
 
-class BadContext(Conflict):
-    """No job can have such a context."""
-
-    code = "bad_context"
-
-
 def assign(
     session: Session, account_id: int | None, context: str | None, name: str | None, *, actor: str
 ) -> PolicyAssignment | None:
     """From now on `name` decides for the account (None: all) in the context (None: all); `name` None takes back what
     was assigned there. None when there was nothing to take back. Raises NotFound, and Conflict without an active
     version."""
-    if context is not None and not _CONTEXT.fullmatch(context):
-        raise BadContext("A context has up to 64 of a–z, 0–9, dot, dash and underscore.")
     locks.lock(session, "policy-assignment", account_id, context)
     if name is not None:
         locks.lock(session, "policy", name)  # so that it is not retired meanwhile

@@ -13,7 +13,8 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db import policy
+from db import policies, policy
+from db.errors import NotFound
 from db.ids import item_id
 from db.review_leases import ANY, Filter, matching
 from db.review_tables import ReviewTask
@@ -104,11 +105,12 @@ def views(session: Session, account_id: int, tasks: Sequence[ReviewTask], *, nea
         for row in session.execute(_NEAR, looked_for):
             found = NearView(row.other, item_id(row.job_id, row.seq), row.distance)
             alike.setdefault(row.id, []).append(found)
+    decided = {ref: _document(session, account_id, ref) for ref in {task.policy for task in tasks}}
     codes: dict[tuple[str | None, UUID], list[dict[str, str]]] = {}
     for task in tasks:
-        if (task.policy, task.job_id) not in codes:
-            document = _document(session, account_id, task.policy, more[task.id].policy)
-            codes[task.policy, task.job_id] = codes_of(document)
+        key = (task.policy, task.job_id)
+        if key not in codes:
+            codes[key] = codes_of(decided[task.policy] or more[task.id].policy)
     return [_view(task, more[task.id], comments, alike, codes[task.policy, task.job_id]) for task in tasks]
 
 
@@ -151,17 +153,13 @@ def _view(
     )
 
 
-def _document(
-    session: Session, account_id: int, ref: str | None, pinned: Mapping[str, Any] | None
-) -> Mapping[str, Any] | None:
-    """The policy of a task's verdict: its job's, unless another one has decided since."""
+def _document(session: Session, account_id: int, ref: str | None) -> Mapping[str, Any] | None:
+    """The policy that a verdict names, which need not be the one that its job began with; None if it is not stored."""
     name, _, version = (ref or "").rpartition("@")
-    if not name or not version.isdecimal() or ref == policy_ref(pinned):
-        return pinned
     try:
-        return policies.get(session, account_id, name, int(version)).document
+        return policies.get(session, account_id, name, int(version)).document if version.isdecimal() else None
     except NotFound:
-        return pinned
+        return None
 
 
 def codes_of(document: Mapping[str, Any] | None) -> list[dict[str, str]]:

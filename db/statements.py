@@ -64,12 +64,17 @@ def _facts(item: ItemView, moderation: dict[str, Any]) -> dict[str, Any]:
     """What the verdict relies on. Of a bank's entry its distance and reason, never its hash, nor the picture's own PDQ
     hash, which would give it away."""
     facts = item.facts or {}
+    why = {each.get("entry"): each.get("bank_reason") for each in moderation["reasons"]}
     hits = [
-        {key: hit.get(key) for key in ("bank", "kind", "distance", "reason")} for hit in moderation.get("hits") or ()
+        {
+            **{key: hit.get(key) for key in ("bank", "kind", "distance")},
+            "reason": why.get(hit["entry"], hit.get("reason")),
+        }
+        for hit in moderation.get("hits") or ()
     ]
     return {
         "content": {key: facts[key] for key in _CONTENT},
-        "reasons": moderation["reasons"],
+        "reasons": [{key: value for key, value in each.items() if key != "entry"} for each in moderation["reasons"]],
         "scores": moderation["scores"],
         "bank_hits": hits,
     }

@@ -1,6 +1,7 @@
 """`tagmill policies`: check, add, activate, assign; what the operator does with the installation's policies, or with an
 account's in its name. Trying a policy over stored results is in `worker.cli_whatif`."""
 
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -88,6 +89,8 @@ def assign(
 
     if (name is None) != nothing:
         raise typer.BadParameter("give a policy's name, or --nothing", param_hint="NAME")
+    if context is not None and not re.fullmatch(r"[a-z0-9_.-]{0,64}", context):
+        raise typer.BadParameter("expected a name of a-z, 0-9, _ . - (64 at most)", param_hint="--context")
     with owners_database() as database, database.transaction() as session:
         row = policy_assignments.assign(session, _owner(session, account), context, name, actor="cli")
     where = f"{'all accounts' if account is None else f'account {account}'}, {_context(context)}"
@@ -176,10 +179,7 @@ def _read(file: Path) -> "Written":
     """Raises PolicyError, with every line that is wrong."""
     from db import policy_text
 
-    try:
-        return policy_text.read(file.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError:
-        raise typer.BadParameter(f"{file} is no text in UTF-8", param_hint="FILE") from None
+    return policy_text.read(cli_whatif.text_of(file))
 
 
 def _owner(session: "Session", account: str | None) -> int | None:

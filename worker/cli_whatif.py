@@ -51,7 +51,7 @@ def try_(
     from worker import replaying
     from worker.cli_datasets import opened
 
-    decided = policy_text.read(file.read_text(encoding="utf-8")).policy
+    decided = policy_text.read(text_of(file)).policy
     with opened() as (database, _, _):
         window = _window(days, since, until, context, job, decided_by)
         found = replaying.replay(database, decided, window, account_id=_account(database, account))
@@ -86,10 +86,23 @@ def redecide(
         with database.transaction() as session:
             decided = engine.validate(_active(session, owner, name))
         if not yes:
-            show(decided.ref, window, replaying.replay(database, decided, window, account_id=owner))
+            would = replaying.replay(database, decided, window, account_id=owner)
+            show(decided.ref, window, would)
+            if not would["analyses"]:
+                if not everything:
+                    typer.echo(f"Only what {name} has decided was looked for; --everything takes the rest.", err=True)
+                return
             typer.confirm("Decide these results again?", abort=True)
         found = replaying.replay(database, decided, window, account_id=owner, write="cli")
     typer.echo(f"{found['written']} of {found['analyses']} results were decided again by {decided.ref}")
+
+
+def text_of(file: Path) -> str:
+    """What a policy's file says."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise typer.BadParameter(f"{file} is no text in UTF-8", param_hint="FILE") from None
 
 
 def _active(session: "Session", owner: int | None, name: str) -> dict[str, Any]:

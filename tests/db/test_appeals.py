@@ -221,12 +221,15 @@ def test_a_statement_of_a_persons_verdict_says_not_who(db: Database, account: Te
 
 def test_a_statement_of_a_bank_hit_keeps_its_hash(db: Database, owner_db: Database, account: TestAccount) -> None:
     job = judge(db, account, ["reject"])
-    hit = '{"hits": [{"bank": "known", "kind": "block", "entry": "e", "distance": 3, "reason": "seen"}]}'
+    hit = """{"hits": [{"bank": "known", "kind": "block", "entry": "e", "distance": 3}],
+      "reasons": [{"code": "bank_block", "verdict": "reject", "entry": "e", "distance": 3, "bank_reason": "seen"}]}"""
     with owner_db.transaction() as session:
         session.execute(text("UPDATE results SET moderation = moderation || CAST(:hit AS jsonb)"), {"hit": hit})
     facts = stated(db, account, job)["facts"]
     assert facts["bank_hits"] == [{"bank": "known", "kind": "block", "distance": 3, "reason": "seen"}]
+    assert facts["reasons"][0]["bank_reason"] == "seen"
     assert "pdq" not in repr(facts)
+    assert "entry" not in repr(facts)
 
 
 def test_a_verdict_that_was_decided_again_says_so(db: Database, account: TestAccount) -> None:

@@ -86,5 +86,10 @@ def test_mistakes_are_told_in_words(operator: Cli, shop: Path) -> None:  # noqa:
     assert "not_found" in operator("policies", "show", "nope", code=1).stderr
     assert "not_found" in operator("policies", "list", "--account", "nobody", code=1).stderr
     assert "NAME@VERSION" in operator("policies", "activate", "shop", code=2).stderr
+    assert "a-z" in operator("policies", "assign", "default", "--context", "Ü x", code=2).stderr
+    nothing = operator("policies", "redecide", "default")
+    assert ("no results" in nothing.stdout, "--everything" in nothing.stderr) == (True, True), "and nothing is asked"
+    shop.write_bytes(b"\xff\xfe")
+    assert "no text in UTF-8" in operator("policies", "try", str(shop), code=2).stderr
     shop.write_text(SHOP.replace("name: shop", "name: default"))
     assert operator("policies", "add", str(shop)).stdout == "default@2 is draft\n"
