@@ -59,6 +59,7 @@ def quality(
     import json
 
     from db import accounts, review_agreement, review_quality
+    from db.people import names as names_of
     from worker.cli_keys import owners_database
 
     since = datetime.now(UTC) - timedelta(days=days)
@@ -66,10 +67,11 @@ def quality(
         account_id = accounts.by_name(session, account).id
         automation = review_quality.automation(session, account_id, since, policy=policy, context=context)
         people = review_agreement.reviewing(session, account_id, since)
+        names = names_of(session, account_id)
     if as_json:
         typer.echo(json.dumps(_document(automation, people), default=str))
     else:
-        _print(automation, people, days)
+        _print(automation, people, names, days)
 
 
 @app.command()
@@ -80,12 +82,14 @@ def exposure(account: Account = "local", days: Days = 7) -> None:
     from rich.table import Table
 
     from db import accounts, review_exposure
+    from db.people import names as names_of
     from worker.cli_keys import owners_database
     from worker.screen import console, plain
 
     since = datetime.now(UTC).date() - timedelta(days=days - 1)
     with owners_database() as database, database.transaction() as session:
-        found = review_exposure.by_day(session, accounts.by_name(session, account).id, since)
+        account_id = accounts.by_name(session, account).id
+        found, names = review_exposure.by_day(session, account_id, since), names_of(session, account_id)
     by_reviewer: dict[tuple[Any, str], list[review_exposure.Seen]] = defaultdict(list)
     for each in found:
         by_reviewer[each.day, each.actor].append(each)
@@ -101,7 +105,9 @@ def exposure(account: Account = "local", days: Days = 7) -> None:
             classes[each.class_] += each.pictures
         most = sorted(classes.items(), key=lambda pair: (-pair[1], pair[0]))
         total = str(sum(each.pictures for each in rows))
-        table.add_row(f"{day}", plain(actor), total, plain(", ".join(f"{name} {n}" for name, n in most)))
+        table.add_row(
+            f"{day}", plain(names.get(actor, actor)), total, plain(", ".join(f"{name} {n}" for name, n in most))
+        )
     console().print(table)
 
 
@@ -155,7 +161,7 @@ def remove(
     typer.echo("Removed.")
 
 
-def _print(automation: "Automation", people: "Reviewing", days: int) -> None:
+def _print(automation: "Automation", people: "Reviewing", names: dict[str, str], days: int) -> None:
     from rich.table import Table
 
     from worker.screen import console, plain
@@ -184,7 +190,7 @@ def _print(automation: "Automation", people: "Reviewing", days: int) -> None:
     for reviewer in people.reviewers:
         if reviewer.week is None:
             shares = (_short(reviewer.gold), _short(reviewer.final), _short(reviewer.precision))
-            table.add_row(plain(reviewer.actor), str(reviewer.answers), *shares)
+            table.add_row(plain(names.get(reviewer.actor, reviewer.actor)), str(reviewer.answers), *shares)
     if people.reviewers:
         screen.print(table)
 

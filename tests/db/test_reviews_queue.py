@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from db import decisions, review_leases, review_queue, review_sources
+from db import decisions, policies, policy_text, review_leases, review_queue, review_sources, review_views
 from db.decisions import Decision
 from db.review_queue import Audit, Candidate
 from db.session import Database
@@ -29,6 +29,24 @@ def test_only_pictures_in_doubt_become_tasks(db: Database, owner_db: Database, a
     assert (task["category"], task["kind"], task["state"]) == ("Dress", "first", "open")
     assert task["risk"] == pytest.approx(0.7)
     assert task["pdq"] is not None
+
+
+def test_the_reasons_to_choose_from_are_of_the_policy_that_decided(
+    db: Database, owner_db: Database, account: TestAccount
+) -> None:
+    """That need not be the one that the job began with: results are decided again by others."""
+    with owner_db.transaction() as session:
+        written = policy_text.read("name: other\nrules: [{id: ours, when: {score: Porn, at_least: 0.1}, then: reject}]")
+        policies.add(session, account.id, written, actor="key:x")
+    work_off(db, account, {"a": verdict("review"), "b": {**verdict("review"), "policy": "other@1"}})
+    with db.transaction(account.id) as session:
+        claimed = review_leases.claim(session, account.id, "key:x", count=2)
+        found = {
+            each.policy: [code["code"] for code in each.codes]
+            for each in review_views.views(session, account.id, claimed)
+        }
+    assert found["other@1"] == ["ours"]
+    assert "ours" not in found["default@1"]
 
 
 def test_a_picture_is_open_once_however_often_it_comes(db: Database, owner_db: Database, account: TestAccount) -> None:
