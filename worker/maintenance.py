@@ -21,6 +21,7 @@ from worker.heartbeat import Counters, Heartbeat
 from worker.log import Throttle
 from worker.reap import Reaper
 from worker.replaying import Replayer
+from worker.reporting import Report
 from worker.settings import WorkerSettings
 
 BAN_EVERY_S = 1.0  # where nothing waits it is four looks at indexes
@@ -122,7 +123,8 @@ def main() -> int:
     database = wiring.database(settings, "maintenance")
     dispatcher = Dispatcher(settings, database)
     counters = Counters()
-    with Heartbeat(database, "maintenance", every_s=settings.heartbeat_s, stats=counters.snapshot) as beat:
+    report = Report(settings, counters)
+    with Heartbeat(database, "maintenance", every_s=settings.heartbeat_s, stats=report.stats) as beat:
         threads = [
             threading.Thread(target=keep, args=(duty, stop, counters), name=duty.name)
             for duty in duties(settings, database, dispatcher, stop)
