@@ -436,6 +436,21 @@ def test_an_entry_that_suddenly_hits_too_much_goes_into_quarantine(
     assert sql(db, "SELECT count(*) FROM review_tasks WHERE state = 'open'") == [(0,)]
 
 
+def test_what_was_on_its_way_when_its_entry_went_into_quarantine_goes_to_people(
+    db: Database, account: TestAccount, bank: UUID
+) -> None:
+    ban(db, account.id, bank)
+    submit(db, account, ["p0", "p1", "p2"])
+    job = submit(db, account, ["late"])
+    ingest(db, {"late": H, **{f"p{n}": near(H, n) for n in range(3)}})
+    work_off(db, surge=3)
+    infer(db)
+    assert verdicts(db, job) == ["approve"]
+    work_off(db, surge=3)
+    assert verdicts(db, job) == ["review"]
+    assert [reason["code"] for reason in moderation(db, job)["reasons"]] == ["bank_quarantined"]
+
+
 def test_a_removed_entry_in_quarantine_gives_its_pictures_back(db: Database, account: TestAccount, bank: UUID) -> None:
     entry = ban(db, account.id, bank)
     job = surge(db, account, 4, "new")
