@@ -40,6 +40,7 @@ _HELP: Final = {
     "webhook_given_up_last_day": "Deliveries that were given up in the last day.",
     "outbox_waiting": "Events that are not yet made into deliveries.",
     "workers": "Processes that were heard of in the last 30 seconds.",
+    "late_pictures": "Pictures decided after waiting too long for a model, since the living processes started.",
 }
 
 
