@@ -39,6 +39,11 @@ _HELP: Final = {
     "webhook_attempts_last_hour": "Tries of webhooks in the last hour.",
     "webhook_given_up_last_day": "Deliveries that were given up in the last day.",
     "outbox_waiting": "Events that are not yet made into deliveries.",
+    "review_open": "Open review tasks by reason; of the largest reasons, the others together.",
+    "review_leased": "Open review tasks that a reviewer has in hand.",
+    "review_oldest_waiting_seconds": "Age of the oldest open review task that nobody has in hand, by level.",
+    "appeals_open": "Appeals that are not decided.",
+    "appeals_oldest_seconds": "Age of the oldest of them.",
     "workers": "Processes that were heard of in the last 30 seconds.",
     "late_pictures": "Pictures decided after waiting too long for a model, since the living processes started.",
 }

@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from db import review_load
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -22,7 +24,7 @@ def samples(session: Session) -> list[Sample]:
     (`tagmill_drift_metrics`); running shadow runs (`tagmill_shadow_metrics`); webhooks and their deliveries
     (`tagmill_webhook_metrics`); hits and quarantined entries of hash banks (`tagmill_bank_metrics`); devices of
     workers, bytes in the database and in the blob store (`tagmill_system_metrics`); pictures that living processes have
-    decided late since their start."""
+    decided late since their start; what waits for people, as maintenance counted it last (`db.review_load`)."""
     rows = session.execute(
         text(
             "SELECT name, labels, value FROM tagmill_metrics()"
@@ -36,7 +38,8 @@ def samples(session: Session) -> list[Sample]:
             " GROUP BY role"
         )
     )
-    return [Sample(name, dict(labels), float(value)) for name, labels, value in rows]
+    found = [Sample(name, dict(labels), float(value)) for name, labels, value in rows]
+    return found + [Sample(*each) for each in review_load.told(session)]
 
 
 def throughput(session: Session, minutes: int = 60) -> dict[str, list[tuple[float, float]]]:

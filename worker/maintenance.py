@@ -23,7 +23,7 @@ from worker.late import Decider
 from worker.log import Throttle
 from worker.reap import Reaper
 from worker.replaying import Replayer
-from worker.reporting import Report
+from worker.reporting import REVIEWS_EVERY_S, Report
 from worker.settings import WorkerSettings
 
 BAN_EVERY_S = 1.0  # where nothing waits it is four looks at indexes
@@ -135,6 +135,8 @@ def main() -> int:
             threading.Thread(target=keep, args=(duty, stop, counters), name=duty.name)
             for duty in duties(settings, database, dispatcher, beat.id, stop)
         ]
+        count = Duty("count", REVIEWS_EVERY_S, lambda: report.count_reviews(database))
+        threads.append(threading.Thread(target=keep, args=(count, stop, counters), name=count.name))
         threads.append(threading.Thread(target=deliver.keep, args=(settings, beat.id, stop, counters), name="webhooks"))
         for thread in threads:
             thread.start()

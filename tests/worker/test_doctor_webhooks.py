@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
-from db import delivery_queue, outbox, webhooks, workers
+from db import delivery_queue, outbox, review_load, webhooks, workers
 from db.ids import uuid7
 from db.session import Database
 from db.webhook_secrets import Keys, key_id
@@ -165,7 +166,7 @@ def test_maintenance_tells_ids_of_its_keys_and_no_key(database_url: str, tmp_pat
     assert told == {"seal": 3, "webhook_keys": [key_id(KEY), key_id(OTHER)]}
 
 
-def test_the_process_reports_them(where: Place, owner_db: Database, hook: UUID) -> None:
+def test_the_process_reports_them_and_what_waits_for_people(where: Place, owner_db: Database, hook: UUID) -> None:
     variables = {
         "TAGMILL_DATABASE_URL": where.database_url,
         "TAGMILL_DATABASE_ROLE": "tagmill_worker",
@@ -173,6 +174,7 @@ def test_the_process_reports_them(where: Place, owner_db: Database, hook: UUID) 
         "TAGMILL_BLOB_ROOT": str(where.blob_root),
         "TAGMILL_MODEL_ROOT": str(where.model_root),
         "TAGMILL_WEBHOOK_KEYS": OTHER,
+        "TAGMILL_HEARTBEAT_S": "0.1",
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "worker.maintenance"],
@@ -185,6 +187,12 @@ def test_the_process_reports_them(where: Place, owner_db: Database, hook: UUID) 
     try:
         assert any("maintenance started" in line for line in process.stdout), "it has beaten before it says so"
         assert "lacks the key" in found(where)["webhook key"].found
+        assert any(_told(owner_db) or time.sleep(0.05) for _ in range(1200)), "with one of the next beats"
     finally:
         process.kill()
         process.wait(10)
+
+
+def _told(database: Database) -> bool:
+    with database.transaction() as session:
+        return bool(review_load.told(session))
