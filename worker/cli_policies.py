@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker import cli_whatif
+from worker import cli_policy_diff, cli_whatif
 
 if TYPE_CHECKING:
     from db.policy_text import Written
@@ -82,6 +82,9 @@ def assign(
     account: Annotated[str | None, typer.Option(help="For this account; without it, for all.")] = None,
     context: Annotated[str | None, typer.Option(help='In this context ("": none); without it, in all.')] = None,
     nothing: Annotated[bool, typer.Option("--nothing", help="Take back what is assigned there.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="With --nothing for all accounts and contexts: do not ask.")
+    ] = False,
 ) -> None:
     """Say where a policy decides. The most specific assignment counts: of account and context, account, context."""
     from db import policy_assignments
@@ -91,10 +94,19 @@ def assign(
         raise typer.BadParameter("give a policy's name, or --nothing", param_hint="NAME")
     if context is not None and not re.fullmatch(r"[a-z0-9_.-]{0,64}", context):
         raise typer.BadParameter("expected a name of a-z, 0-9, _ . - (64 at most)", param_hint="--context")
+    if nothing and account is None and context is None and not yes:
+        _ask_for_nothing()
     with owners_database() as database, database.transaction() as session:
-        row = policy_assignments.assign(session, _owner(session, account), context, name, actor="cli")
+        owner = _owner(session, account)
+        row = policy_assignments.assign(session, owner, context, name, actor="cli")
+        instead = policy_assignments.deciding_name(session, owner, context)
     where = f"{'all accounts' if account is None else f'account {account}'}, {_context(context)}"
-    typer.echo(f"{where}: {name if row else 'nothing'} {'decides' if name else 'is assigned any more'}")
+    if name is not None:
+        typer.echo(f"{where}: {name} decides")
+        return
+    taken = "what was assigned is taken back" if row else "nothing was assigned"
+    now = f"{instead} decides" if instead else "no policy decides: every new picture will go to people"
+    typer.echo(f"{where}: {taken}; {now}")
 
 
 @app.command(name="list")
@@ -175,6 +187,16 @@ def history(
         screen.print(act)
 
 
+def _ask_for_nothing() -> None:
+    """Usage error without a terminal, Abort by a no: whoever leaves out --account rarely means the whole system."""
+    import sys
+
+    what = "This takes back what decides for all accounts and contexts: every new picture will go to people"
+    if not sys.stdin.isatty():
+        raise typer.BadParameter(f"{what}. Name --account or --context, or say --yes", param_hint="--nothing")
+    typer.confirm(f"{what} (--account and --context name one place). Take it back?", abort=True)
+
+
 def _read(file: Path) -> "Written":
     """Raises PolicyError, with every line that is wrong."""
     from db import policy_text
@@ -204,3 +226,4 @@ def _minute(when: datetime | None) -> str:
 
 
 cli_whatif.register(app)
+cli_policy_diff.register(app)

@@ -54,7 +54,8 @@ def test_a_policy_is_added_activated_assigned_and_stepped_back(
     assert listed.index("account acme, context avatar: shop") < listed.index("all accounts, all contexts: default")
     assert "policy_in_use" in operator("policies", "retire", "shop@1", code=1).stderr
     assert "account acme, context avatar: shop" in operator("policies", "list").stdout, "operators see all"
-    operator("policies", "assign", "--nothing", "--account", account.name, "--context", "avatar")
+    taken = operator("policies", "assign", "--nothing", "--account", account.name, "--context", "avatar").stdout
+    assert taken == "account acme, context avatar: what was assigned is taken back; default decides\n"
     shop.write_text(SHOP.replace("0.5", "0.9"))
     operator("policies", "add", str(shop), "--activate")
     operator("policies", "activate", "shop@1")
@@ -80,6 +81,21 @@ def test_a_submission_names_its_context_and_its_policy(
     (item,) = rows(owner_db, "SELECT category FROM items")
     assert item.category == "dress"
     assert "unknown_policy" in user("submit", str(urls), "--policy", "nope", code=1).stderr
+
+
+def test_the_policy_of_the_whole_installation_is_not_taken_back_by_accident(
+    operator: Cli,  # noqa: F811
+    account: TestAccount,
+) -> None:
+    refused = operator("policies", "assign", "--nothing", code=2).stderr
+    assert "every new picture will go to people" in " ".join(refused.replace("│", " ").split())
+    assert "all accounts, all contexts: default" in operator("policies", "list").stdout
+    of_one = operator("policies", "assign", "--nothing", "--account", account.name).stdout
+    assert of_one == "account acme, all contexts: nothing was assigned; default decides\n"
+    meant = operator("policies", "assign", "--nothing", "--yes").stdout
+    assert "what was assigned is taken back; no policy decides: every new picture will go to people" in meant
+    of_context = operator("policies", "assign", "--nothing", "--context", "avatar").stdout
+    assert of_context.endswith("no policy decides: every new picture will go to people\n")
 
 
 def test_mistakes_are_told_in_words(operator: Cli, shop: Path) -> None:  # noqa: F811
