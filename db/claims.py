@@ -64,19 +64,25 @@ CLAIM = text(_ORDER.format(which="") + _LEASE)
 CLAIM_URGENT = text(_ORDER.format(which="AND k.urgent AND k.account_id <> ALL(:but_not)") + _LEASE)
 # What its policy lets wait no longer, and what needs no model then: nothing that has one is asked beside a verdict. A
 # chunk that was given back until a model may load (`not_before`) is late all the same. No account pays for it with its
-# turn: no device is used.
+# turn: no device is used. Jobs that are younger than that have no such chunk; of the others each is asked by itself
+# (OFFSET 0), so that no plan goes through all that is ready. The spare entries are for chunks that others have locked.
 CLAIM_LATE = text(
     f"""
     WITH patient AS MATERIALIZED (
       SELECT j.id, j.round, j.created_at, CAST(j.policy ->> 'late_after_s' AS float8) AS after_s FROM jobs j
-      WHERE j.settled_at IS NULL AND j.state IN ('accepted', 'running') AND j.policy ->> 'late_after_s' IS NOT NULL
+      WHERE j.settled_at IS NULL AND j.state IN ('accepted', 'running')
+        AND extract(epoch FROM now() - j.created_at) >= CAST(j.policy ->> 'late_after_s' AS float8)
         AND 'moderation' = ANY(j.analyses) AND j.options -> 'rerun' IS NULL
         AND NOT EXISTS (SELECT FROM unnest(j.analyses) AS asked(task)
           WHERE asked.task <> 'moderation' AND j.models ->> asked.task IS NOT NULL)
+    ), late AS MATERIALIZED (
+      SELECT of_job.id, of_job.urgent FROM patient j CROSS JOIN LATERAL (
+        SELECT c.id, c.urgent FROM chunks c
+        WHERE c.job_id = j.id AND c.stage = 'infer' AND c.state = 'ready' AND {_WAITED} >= j.after_s OFFSET 0) of_job
+      ORDER BY of_job.urgent DESC, of_job.id LIMIT :limit + 16
     ), picked AS (
-      SELECT c.id, c.job_id FROM patient j JOIN chunks c ON c.job_id = j.id
-      WHERE c.stage = 'infer' AND c.state = 'ready' AND {_WAITED} >= j.after_s
-      ORDER BY c.urgent DESC, c.id LIMIT :limit FOR UPDATE OF c SKIP LOCKED)
+      SELECT c.id, c.job_id FROM late JOIN chunks c ON c.id = late.id
+      WHERE c.state = 'ready' ORDER BY late.urgent DESC, c.id LIMIT :limit FOR UPDATE OF c SKIP LOCKED)
     """
     + _LEASE
 )

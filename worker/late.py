@@ -21,8 +21,8 @@ from worker import infer_rows
 from worker.log import get
 from worker.settings import WorkerSettings
 
-AT_ONCE = 16
-"""Chunks of one claim."""
+AT_ONCE = 64
+"""Chunks of one claim: it looks at every open job, so it should bring some; what takes too long goes back."""
 
 
 class Decider:
