@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from db import banks
 from db.session import Database
 from tests.conftest import TestAccount
-from tests.worker.line import rows
+from tests.worker.line import install_models, rows
 from tests.worker.test_cli import EVIL, Cli, operator, user  # noqa: F401  # fixtures
 
 SHOP = """\
@@ -36,6 +37,38 @@ def test_a_file_is_checked_without_a_database(shop: Path, tmp_path: Path) -> Non
     assert refused[2].strip().startswith("line 6, column 5: rules[0].then: must be approve, review or reject")
     shop.write_bytes(b"\xff\xfe")
     assert "no text in UTF-8" in nowhere("policies", "check", str(shop), code=2).stderr
+
+
+def test_names_that_nothing_here_knows_are_told_wherever_a_policy_is_read(
+    operator: Cli,  # noqa: F811
+    shop: Path,
+    tmp_path: Path,
+    owner_db: Database,
+    account: TestAccount,
+) -> None:
+    install_models(owner_db, tmp_path / "models")
+    with owner_db.transaction() as session:
+        banks.create(session, account.id, "stolen", "block", actor="cli")
+    shop.write_text(
+        """
+        name: shop
+        rules:
+          - {id: a, when: {score: Pron, at_least: 0.5}, then: reject}
+          - {id: b, when: {any: [{bank: stolen}, {not: {bank: stoln}}]}, then: reject}
+          - {id: c, when: {all: [{score: Porn, at_least: 0.5}, {tag: no such tag}]}, then: reject}
+        """
+    )
+    expected = [
+        "Warning: Pron is no class of the active moderation model: pictures go to review",
+        "Warning: no such tag is no tag of the active tagger: the condition holds for no picture",
+        "Warning: There is no hash bank named stoln: the condition holds for no picture",
+    ]
+    for command in ("check", "try", "add"):
+        assert operator("policies", command, str(shop)).stderr.splitlines() == expected, command
+    nowhere = Cli(tmp_path / "none", TAGMILL_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+    assert "cannot be asked" in nowhere("policies", "check", str(shop)).stderr
+    assert Cli(tmp_path / "empty")("policies", "check", str(shop)).stderr == "", "none is started for it"
+    assert not (tmp_path / "empty").exists()
 
 
 def test_a_policy_is_added_activated_assigned_and_stepped_back(

@@ -78,6 +78,10 @@ def test_a_replay_is_what_the_engine_says_of_each_result(db: Database, owner_db:
     rules = {rule["rule"] for flip in found["flips"] for rule in flip["rules"]}  # type: ignore[attr-defined]
     assert rules == {rule for _, _, rule in expected.values()}
     assert found["written"] == 0
+    misspelt = policy.validate({"name": "m", "thresholds": {"Pron": {"review": 0.5}}})
+    (flip, *others) = replay(db, misspelt, WINDOW)["flips"]  # type: ignore[misc]
+    (why, *_) = {(rule["rule"], rule["reason"]) for each in (flip, *others) for rule in each["rules"]}  # type: ignore[index]
+    assert why == (None, "class_not_scored"), "of doubt the reason is told where there is no rule"
     assert all(stood["policy"] == "default@1" for stood in moderation(owner_db, job).values())
 
 
