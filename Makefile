@@ -39,7 +39,8 @@ up: $(RUN_STAMP) ## Run the whole system until Ctrl-C (ARGS="--port 9000")
 	@exec $(BIN)/tagmill up $(ARGS)
 
 test: $(DEV_STAMP) ## Run the tests (ARGS="tests/db -k claim", JOBS=how many at a time)
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@# A test process that dies ends the run: xdist would wait for the files of the dead for ever.
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0 $(ARGS)
 
 lint: $(DEV_STAMP) ## Check style, types and the import rules
 	$(BIN)/ruff check .
