@@ -424,8 +424,10 @@ def test_closing_ends_every_process_and_blames_no_picture(hooks: Path) -> None:
     async def main() -> tuple[list[int], Any]:
         async with Normaliser(workers=2, hooks=hooks) as normaliser:
             waiting = [asyncio.create_task(normaliser.call_hook("hang")) for _ in range(2)]
-            await asyncio.sleep(0.4)
-            pids = normaliser.pids
+            async with asyncio.timeout(60):
+                while len(pids := normaliser.pids) < 2:
+                    await asyncio.sleep(0.05)
+            await asyncio.sleep(0.4)  # both hang
         results = await asyncio.gather(*waiting, return_exceptions=True)
         with pytest.raises(SandboxError):
             await normaliser.normalise(GOOD)
@@ -447,6 +449,8 @@ from worker.sandbox import Normaliser
 async def main():
     async with Normaliser(workers=1, hooks=Path(sys.argv[1])) as normaliser:
         hanging = asyncio.create_task(normaliser.call_hook("hang"))
+        while not normaliser.pids:
+            await asyncio.sleep(0.05)
         await asyncio.sleep(0.2)
         print(*normaliser.pids, flush=True)
         await hanging
