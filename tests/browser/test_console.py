@@ -53,7 +53,7 @@ def test_a_job_from_pasting_to_its_end(visit: Visit, owner_db: Database, account
     page.get_by_label("Name").first.fill("by hand")
     page.get_by_role("button", name="Submit URLs").click()
     page.get_by_text("2 pictures are on their way").wait_for()
-    assert page.get_by_text("0 of 2").is_visible()
+    page.get_by_text("0 of 2").wait_for()
     with owner_db.transaction() as session:
         session.execute(text("UPDATE chunks SET failed = 1, codes = '{\"http_404\": 1}', progress = 1"))
     page.get_by_text("1 of 2").wait_for()
@@ -123,12 +123,12 @@ def test_everything_works_without_scripts(visit: Visit, shop: Shop) -> None:
     page, _ = visit("reviewer", context={"java_script_enabled": False})
     page.goto(f"/console/jobs/{shop.finished}/pictures?verdict=review")
     page.get_by_role("button", name="Show clear").click()
-    assert page.locator("img[src*='clear=']").count() > 0
+    page.locator("img[src*='clear=']").first.wait_for()
     page.get_by_role("link", name="Back").click()
     page.wait_for_url("**/pictures")
     page.goto(f"/console/jobs/{shop.running}")
     page.get_by_role("button", name="Cancel").click()
-    assert page.get_by_text("The job is cancelled").is_visible()
+    page.get_by_text("The job is cancelled").wait_for()
 
 
 def test_the_keyboard_is_enough(visit: Visit, shop: Shop) -> None:
@@ -274,7 +274,7 @@ def test_another_sites_form_does_nothing(visit: Visit, chromium: Any, console: C
         page.get_by_role("button", name="go").click()
     assert "foreign_origin" in page.content() or "signed_out" in page.content()
     page.goto(f"{console.url}/console/own")
-    assert page.get_by_role("heading", name="Password").is_visible()
+    page.get_by_role("heading", name="Password").wait_for()
 
 
 def test_a_photo_that_is_dropped_may_be_large(visit: Visit) -> None:

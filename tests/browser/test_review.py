@@ -53,16 +53,16 @@ def test_one_by_one_with_keys_alone(visit: Visit, waiting: None, owner_db: Datab
     page, seen = visit("reviewer")
     start(page, "One by one")
     page.keyboard.press("n")
-    assert page.locator("#near input:checked").count() == 1
+    page.locator("#near input:checked").wait_for()
     press(page, "a")
     assert said(owner_db) == {"a": "approve", "b": "approve", **dict.fromkeys("cdef")}
-    assert page.get_by_text("Approved, with a near-duplicate.").is_visible()
+    page.get_by_text("Approved, with a near-duplicate.").wait_for()
     press(page, "u")
     assert said(owner_db) == dict.fromkeys(NAMES)
     page.keyboard.press("r")
-    assert page.locator("body.choosing").count() == 1
+    page.locator("body.choosing").wait_for()
     page.keyboard.press("Escape")
-    assert page.locator("body.choosing").count() == 0
+    page.wait_for_function("!document.body.classList.contains('choosing')")
     page.keyboard.press("r")
     press(page, "2")
     with owner_db.transaction() as session:
@@ -79,7 +79,7 @@ def test_one_by_one_with_keys_alone(visit: Visit, waiting: None, owner_db: Datab
     assert state == {"reviewer", "curator"}
     assert sum(1 for task in tasks(owner_db) if task["skips"]) == 1
     page.keyboard.press("?")
-    assert page.get_by_role("dialog", name="Keys").is_visible()
+    page.get_by_role("dialog", name="Keys").wait_for()
     assert seen.nothing()
 
 
@@ -134,7 +134,7 @@ def test_the_grid_with_keys_alone(visit: Visit, waiting: None, owner_db: Databas
     assert page.locator("[data-count]").inner_text() == "3"
     press(page, "a")
     assert set(said(owner_db).values()) == {"reject", "approve"}
-    assert page.get_by_text("Nothing waits").is_visible()
+    page.get_by_text("Nothing waits").wait_for()
     press(page, "u")
     assert [said(owner_db)[name] for name in "cdef"] == ["approve", None, None, None]
     assert seen.nothing()

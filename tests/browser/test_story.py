@@ -62,7 +62,7 @@ def test_from_files_to_the_catalog(visit: Visit, system: System) -> None:
     # The catalog: the pictures disagree about the colour, and the verdict is a person's.
     page.get_by_role("link", name="Catalog").click()
     page.get_by_role("heading", name=PRODUCT).get_by_role("link").click()
-    assert page.get_by_text("pictures disagree").count() > 0
+    page.get_by_text("pictures disagree").first.wait_for()
     assert page.get_by_text("review", exact=True).count() == 0
     page.get_by_label("On all pictures this is").select_option("blue")
     page.get_by_role("button", name="Save for all").click()
@@ -70,6 +70,6 @@ def test_from_files_to_the_catalog(visit: Visit, system: System) -> None:
     assert page.get_by_text("pictures disagree").count() == 0
     page.goto("/console/catalog")
     card = page.get_by_role("listitem").filter(has=page.get_by_role("heading", name=PRODUCT))
-    assert card.get_by_text("blue").count() == 1
+    card.get_by_text("blue").wait_for()
     assert card.get_by_text("grey").count() == 0
     assert seen.nothing()
