@@ -54,12 +54,12 @@ clean: ## Remove the environment and caches; keeps your data
 
 $(RUN_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "· installing Tagmill and its libraries into $(VENV) (torch is large: minutes, the first time)"
-	@$(PIP_INSTALL) -e '.[embedded,openvino]' | $(PIP_NEWS)
+	@$(PIP_INSTALL) -e '.[embedded,cpu]' | $(PIP_NEWS)
 	@touch $@
 
 $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "· installing Tagmill, its libraries and the development tools into $(VENV) (minutes, the first time)"
-	@$(PIP_INSTALL) -e '.[embedded,openvino,dev]' | $(PIP_NEWS)
+	@$(PIP_INSTALL) -e '.[embedded,cpu,dev]' | $(PIP_NEWS)
 	@touch $(RUN_STAMP) $@
 
 $(BIN)/python:

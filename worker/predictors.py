@@ -1,7 +1,7 @@
 """Loads the models that a job pinned, once per process; a model that does not load is left alone for a while."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,12 @@ from db import registry
 from db.errors import NotFound, Unavailable
 from db.session import Database
 from ml import artifact
+from ml.choice import Choice
 from ml.errors import ModelError
 from ml.predictor import Predictor
 from worker.log import get
 from worker.settings import WorkerSettings
+from worker.tuned import Tuned
 
 # Of torch and of the device come RuntimeError (CUDA's errors among them), ValueError, ImportError and MemoryError.
 DOES_NOT_LOAD = (ModelError, NotFound, OSError, RuntimeError, ValueError, ImportError, MemoryError)
@@ -69,12 +71,14 @@ class Predictors:
             raise ModelUnavailable(refs, until - now)
         started = time.perf_counter()
         try:
+            artifacts = [self._artifact(ref) for ref in sorted(refs)]
             predictor = Predictor(
-                [self._artifact(ref) for ref in sorted(refs)],
+                artifacts,
                 device=self._device,
                 backend=self._settings.backend,
                 batch_size=self._settings.batch_size,
                 threads=self._settings.threads,
+                choices=self._choices(artifacts),
             )
         except Unavailable as error:
             raise ModelUnavailable(refs, 1.0) from error
@@ -89,7 +93,8 @@ class Predictors:
         self._paused.pop(refs, None)
         self._not_loaded.pop(refs, None)
         self._loaded[refs] = predictor
-        self._log.info("models loaded", models=sorted(refs), seconds=round(time.perf_counter() - started, 2))
+        backends = {ref: chosen.backend.name for ref, chosen in predictor.backends.items()}
+        self._log.info("models loaded", backends=backends, seconds=round(time.perf_counter() - started, 2))
         return predictor
 
     def _artifact(self, ref: str) -> artifact.Artifact:
@@ -97,6 +102,12 @@ class Predictors:
             expected = registry.by_ref(session, ref).sha256
         name, _, version = ref.rpartition("@")
         return artifact.load(folder(self._settings.model_root, name, version), expected)
+
+    def _choices(self, artifacts: Sequence[artifact.Artifact]) -> dict[str, Choice]:
+        """What `tagmill tune` found for these models on this kind of machine."""
+        tuned = Tuned(self._settings.model_root)
+        found = {each.card.ref: tuned.choice(each.sha256, self._settings.threads) for each in artifacts}
+        return {ref: choice for ref, choice in found.items() if choice is not None}
 
 
 def folder(model_root: Path, name: str, version: str) -> Path:
