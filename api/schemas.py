@@ -15,6 +15,7 @@ PLAIN = r"^[^\x00-\x1f\x7f]*$"
 # The literals repeat `db.states`, for type checkers' sake; a test compares them.
 Analysis = Literal["tags", "moderation"]
 Lane = Literal["interactive", "bulk"]
+Fact = Literal["pdq", "colours", "sharpness"]
 JobState = Literal["accepted", "running", "finished", "cancelled"]
 Outcome = Literal["done", "failed", "cancelled"]
 Verdict = Literal["approve", "review", "reject"]
@@ -62,6 +63,11 @@ class JobOptions(Sent):
         default=None,
         pattern=POLICY,
         description="The policy that decides; without it, the one assigned to the context.",
+    )
+    facts: list[Fact] | None = Field(
+        default=None,
+        max_length=3,
+        description="The content facts to compute; absent: all. What policy and hash banks need is computed anyway.",
     )
 
 

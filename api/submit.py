@@ -43,6 +43,9 @@ class SubmitQuery(Parameters):
     name: str | None = Field(default=None, description="A name for people.")
     context: str | None = Field(default=None, description="Where the pictures are to be shown: avatar, listing, …")
     policy: str | None = Field(default=None, description="The policy that decides. Default the one assigned.")
+    facts: str | None = Field(
+        default=None, description="`pdq`, `colours`, `sharpness`, with commas, or `none`. Default all."
+    )
     on_invalid: OnInvalid = Field(
         default="refuse",
         description="`refuse`: one bad line or item refuses the whole job, with the first 100 of them;"
@@ -54,6 +57,8 @@ class SubmitQuery(Parameters):
         given = self.model_dump(include={"lane", "name", "context", "policy"}, exclude_none=True)
         if self.analyses is not None:
             given["analyses"] = self.analyses.split(",")
+        if self.facts is not None:
+            given["facts"] = [] if self.facts == "none" else self.facts.split(",")
         return given
 
 
@@ -80,7 +85,8 @@ def _spec(options: dict[str, Any], source: Literal["body", "query"]) -> JobSpec:
         code = "invalid_body" if source == "body" else "invalid_parameter"
         raise Problem(code, "See `errors`.", faults_of(error)) from error
     analyses = tuple(dict.fromkeys(asked.analyses))
-    return JobSpec(analyses, asked.lane, asked.name, context=asked.context, policy=asked.policy)
+    options = {} if asked.facts is None else {"facts": sorted(set(asked.facts))}
+    return JobSpec(analyses, asked.lane, asked.name, options, context=asked.context, policy=asked.policy)
 
 
 def _no_options(query: SubmitQuery, where: str) -> None:

@@ -110,8 +110,12 @@ _ADD_IMAGES = text(
       ('x' || pdq)::bit(256), pdq_quality, colours, sharpness
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(sha256 text, work_key text, work_sha256 text, bytes int,
       width int, height int, format text, pdq text, pdq_quality smallint, colours jsonb, sharpness real)
-    ON CONFLICT (account_id, sha256) DO UPDATE SET work_key = excluded.work_key, work_sha256 = excluded.work_sha256
-    WHERE images.work_key <> excluded.work_key
+    ON CONFLICT (account_id, sha256) DO UPDATE SET work_key = excluded.work_key, work_sha256 = excluded.work_sha256,
+      pdq = coalesce(images.pdq, excluded.pdq), pdq_quality = coalesce(images.pdq_quality, excluded.pdq_quality),
+      colours = coalesce(images.colours, excluded.colours), sharpness = coalesce(images.sharpness, excluded.sharpness)
+    WHERE images.work_key <> excluded.work_key OR images.pdq IS NULL AND excluded.pdq IS NOT NULL
+      OR images.colours IS NULL AND excluded.colours IS NOT NULL
+      OR images.sharpness IS NULL AND excluded.sharpness IS NOT NULL
     """
 )
 _ADD_ANALYSES = text(

@@ -105,7 +105,8 @@ def _names(lab: NDArray[np.float64]) -> list[str]:
 def _apart(some: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n, 3), (m, 3) → (n, m): squared CIE76 differences."""
     gaps: NDArray[np.float64] = some[:, None] - others[None]
-    return np.einsum("nmi,nmi->nm", gaps, gaps)
+    squares: NDArray[np.float64] = np.einsum("nmi,nmi->nm", gaps, gaps)
+    return squares
 
 
 def _clusters(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -116,8 +117,8 @@ def _clusters(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[n
     counts = np.bincount(shade, minlength=1 << 12)
     used = np.flatnonzero(counts)
     weight = counts[used].astype(np.float64)
-    rgb = np.stack([np.bincount(shade, pixels[:, channel], 1 << 12)[used] for channel in range(3)], axis=1)
-    rgb /= weight[:, None]
+    sums = [np.bincount(shade, pixels[:, channel], 1 << 12)[used] for channel in range(3)]
+    rgb: NDArray[np.float64] = np.stack(sums, axis=1) / weight[:, None]
     lab = to_lab(rgb)
     leaderless = weight.copy()
     apart: list[NDArray[np.float64]] = []

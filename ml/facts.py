@@ -71,7 +71,7 @@ def _pdq_of_luma(luma: Image.Image, fold: int) -> tuple[bytes, int]:
 def _hashed(luma: Floats, fold: int, size: tuple[int, int]) -> tuple[bytes, int]:
     """`size`: (width, height) before pixels were folded."""
     # Box filters and decimation are linear and separable, so that both axes are one small matrix each.
-    block = _smooth_and_decimate(size[1], fold) @ luma @ _smooth_and_decimate(size[0], fold).T
+    block = np.asarray(_smooth_and_decimate(size[1], fold) @ luma @ _smooth_and_decimate(size[0], fold).T, np.float32)
     frequencies = _DCT @ block @ _DCT.T
     median = np.partition(frequencies, 127, axis=None)[127]  # of the two middle ones the lower, as the reference
     bits = (frequencies > median).ravel()[::-1]

@@ -13,7 +13,7 @@ from PIL import Image
 
 _LEAST_QUALITY: Final = 50
 # Sampling factors of the three components → Pillow's name of that subsampling.
-_SUBSAMPLING: Final = {
+_SUBSAMPLING: Final[dict[tuple[tuple[int, int], ...], int]] = {
     ((1, 1), (1, 1), (1, 1)): 0,
     ((2, 1), (1, 1), (1, 1)): 1,
     ((2, 2), (1, 1), (1, 1)): 2,

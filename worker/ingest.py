@@ -11,7 +11,7 @@ import hashlib
 import os
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,6 +31,7 @@ from worker.places import Places
 from worker.politeness import HostGate, host_of, visit
 from worker.retry import RetryPolicy
 from worker.sandbox import Normalised, NormaliseFailure, Normaliser
+from worker.sandbox_frames import FACTS
 from worker.settings import WorkerSettings
 
 T = TypeVar("T")
@@ -40,12 +41,14 @@ PAUSES_S = (1, 2, 3, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 
 @dataclass
 class Harvest:
-    """What a chunk has come to so far: an outcome or a deferral for every item that is through."""
+    """What a chunk has come to so far: an outcome or a deferral for every item that is through. `facts`: those that are
+    computed of its pictures."""
 
     chunk: Chunk
     items: Sequence[ChunkItem]
     outcomes: list[IngestOutcome] = field(default_factory=list)
     deferrals: list[tuple[int, Deferral]] = field(default_factory=list)
+    facts: Collection[str] = FACTS
 
     @property
     def rest(self) -> list[int]:
@@ -103,19 +106,20 @@ class Ingest:
                 group.create_task(self._through(harvest, item, moved))
 
     async def _through(self, harvest: Harvest, item: ChunkItem, moved: Callable[[], None]) -> None:
-        outcome = await self._item(harvest.chunk, item, moved)
+        outcome = await self._item(harvest, item, moved)
         if isinstance(outcome, Deferral):
             harvest.deferrals.append((item.seq, outcome))
         else:
             harvest.outcomes.append(outcome)
         moved()
 
-    async def _item(self, chunk: Chunk, item: ChunkItem, moved: Callable[[], None]) -> IngestOutcome | Deferral:
+    async def _item(self, harvest: Harvest, item: ChunkItem, moved: Callable[[], None]) -> IngestOutcome | Deferral:
+        chunk = harvest.chunk
         share = self._budget.share(chunk.account_id, urgent=_urgent(chunk))
         if item.url is None:
             await self._in_hand.take(chunk.account_id, urgent=_urgent(chunk))
             try:
-                return await self._upload(chunk, item, share)
+                return await self._upload(harvest, item, share)
             finally:
                 share.release()
                 self._in_hand.give()
@@ -130,7 +134,7 @@ class Ingest:
         try:
             failpoints.hit("after_fetch")
             moved()
-            return await self._keep(chunk, item.seq, fetched.data, fetched.sha256, fetched.status)
+            return await self._keep(harvest, item.seq, fetched.data, fetched.sha256, fetched.status)
         finally:
             share.release()
             self._in_hand.give()
@@ -165,7 +169,7 @@ class Ingest:
             urgent=_urgent(chunk),
         )
 
-    async def _upload(self, chunk: Chunk, item: ChunkItem, share: Share) -> IngestOutcome:
+    async def _upload(self, harvest: Harvest, item: ChunkItem, share: Share) -> IngestOutcome:
         assert item.raw_key is not None
         try:
             file = await self._in_thread(partial(self._blobs.open, item.raw_key))
@@ -176,14 +180,17 @@ class Ingest:
             return IngestOutcome(item.seq, code="blob_missing", detail=str(getattr(error, "code", "unreadable")))
         if not data:
             return IngestOutcome(item.seq, code="empty_body")
-        return await self._keep(chunk, item.seq, data, hashlib.sha256(data).digest(), None)
+        return await self._keep(harvest, item.seq, data, hashlib.sha256(data).digest(), None)
 
     async def _keep(
-        self, chunk: Chunk, seq: int, data: bytes | bytearray, sha256: bytes, status: int | None
+        self, harvest: Harvest, seq: int, data: bytes | bytearray, sha256: bytes, status: int | None
     ) -> IngestOutcome:
         """Normalise and store; `data` is the original, `sha256` its digest."""
+        chunk = harvest.chunk
         asked = time.perf_counter()
-        made = await self._normaliser.normalise(data, account=chunk.account_id, urgent=_urgent(chunk))
+        made = await self._normaliser.normalise(
+            data, facts=harvest.facts, account=chunk.account_id, urgent=_urgent(chunk)
+        )
         waited = time.perf_counter() - asked
         if isinstance(made, NormaliseFailure):
             return IngestOutcome(seq, code=made.code, detail=made.detail, status=status)
