@@ -18,19 +18,16 @@ from torch.fx.experimental.optimization import fuse
 from torch.fx.proxy import TraceError
 
 from ml import openvino_runtime
+from ml.agreement import TOLERANCE, agrees
 from ml.card import Precision
 from ml.choice import Choice
 from ml.errors import BackendError
 from ml.openvino_runtime import SIZES, Compiled
 from ml.presets import Preset
 
-Family = Literal["auto", "reference", "fused", "openvino", "cuda"]
+__all__ = ["TOLERANCE", "Backend", "Builder", "Chosen", "Reference", "agrees", "choose", "converted", "probe"]
 
-# Largest difference of any score from the reference's, and largest relative L2 difference of the logits, that
-# a backend may show on the probe. fp32 differs by the order of sums only (1e-6 measured); bf16 keeps 8 bits
-# of mantissa (0.3–0.7 % measured on trained torchvision classifiers; weights that came out of quantisation
-# reach 5–11 % and fail).
-TOLERANCE: dict[Precision, tuple[float, float]] = {"fp32": (5e-5, 1e-4), "bf16": (2e-2, 2e-2)}
+Family = Literal["auto", "reference", "fused", "openvino", "cuda"]
 
 
 class Backend(Protocol):
@@ -151,12 +148,6 @@ def choose(
         return Chosen(reference.backend, 0.0, refused)
     code = "backend_disagrees" if any("differ" in why for why in refused.values()) else "backend_unavailable"
     raise BackendError(code, "; ".join(f"{name}: {why}" for name, why in refused.items()) or f"no {family} on {device}")
-
-
-def agrees(precision: Precision, gap: float, relative: float) -> bool:
-    """Whether a backend that is so far from the reference may go live. A NaN is never near."""
-    allowed_gap, allowed_relative = TOLERANCE[precision]
-    return gap <= allowed_gap and relative <= allowed_relative
 
 
 class Reference:

@@ -35,11 +35,14 @@ def tune(
     only where the model's card allows it. Workers look when they load a model: restart those that run.
     """
     import os
+    from functools import partial
 
     from db import registry
     from db.session import Database
-    from ml import artifact, tuning
+    from ml import artifact, exported, tuning
+    from ml.card import ONNX
     from worker.cli_keys import owners_place
+    from worker.exporting import Networks
     from worker.predictors import folder
     from worker.tuned import Tuned
 
@@ -60,7 +63,9 @@ def tune(
             if keep and best is not None:
                 tuned.remember(
                     model.sha256, best.choice, threads, model=model.ref, images_s=best.images_s, gap=best.gap
-                )  # fmt: skip
+                )
+                if best.choice.family == "openvino" and loaded.card.architecture != ONNX:
+                    Networks(where.model_root).put(model.sha256, partial(exported.write, loaded))
             found.append(_document(model.ref, result))
             if not as_json:
                 _show(model.ref, result)

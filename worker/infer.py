@@ -19,7 +19,7 @@ from db.blobs import LocalBlobs
 from db.chunks import ChunkImage
 from db.errors import BlobError, LeaseLost, Unavailable
 from db.session import Database, Session
-from ml.predictor import Predictor
+from ml.batcher import Predicts
 from worker import failpoints
 from worker.heartbeat import Counters, Stopwatch
 from worker.infer_stream import Stream
@@ -127,7 +127,7 @@ class Inference:
         failpoints.hit("infer_after_claim")
         return Work(chunk, members, rules, models, scored, hits, contexts, others)
 
-    def predictor(self, models: Mapping[str, str]) -> Predictor:
+    def predictor(self, models: Mapping[str, str]) -> Predicts:
         """The predictor of these models, loaded at the first use. Raises ModelUnavailable."""
         with self.leases.moving(self.settings.model_load_s), Stopwatch(self.counters, "load_s"):
             return self._predictors.get(models)

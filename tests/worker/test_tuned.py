@@ -82,6 +82,7 @@ def test_from_the_command_to_the_worker(owner_db: Database, db: Database, databa
     for each in document["models"].values():
         each.update(family="fused", precision="fp32", batch=8)
     tuned.file.write_text(json.dumps(document))
+    assert len(list((root / ".tuned").rglob("network.xml"))) == 2, "what runs fastest on OpenVINO is exported, too"
     loading = Predictors(settings(tmp_path, database_url, backend="auto"), db, "cpu")
     predictor = loading.get({"tags": "tiny-tags@1"})
     assert predictor.backends["tiny-tags@1"].backend.name == "fused-fp32"
