@@ -1,7 +1,7 @@
 """Entries of hash banks: list, add, change, remove, release; what they match, and what a hash is matched by."""
 
 from datetime import UTC
-from typing import Final, Literal
+from typing import Final
 from uuid import UUID
 
 from flask import Response
@@ -17,6 +17,7 @@ from api.bank_schemas import (
     EntryChangeIn,
     EntryIn,
     EntryOut,
+    EntryState,
     LookUpHitOut,
     LookUpOut,
     MatchesOut,
@@ -51,6 +52,7 @@ def entry_out(entry: Entry) -> EntryOut:
         added_at=entry.created_at.astimezone(UTC),
         expires_at=zoned(entry.expires_at),
         quarantined_at=zoned(entry.quarantined_at),
+        wide=entry.wide if entry.state == "wide" else None,
     )
 
 
@@ -71,9 +73,7 @@ def match_out(match: Match) -> MatchOut:
 class EntriesQuery(Parameters):
     """Which entries."""
 
-    state: Literal["on", "off", "expired", "quarantined"] | None = Field(
-        default=None, description="Only entries in this state."
-    )
+    state: EntryState | None = Field(default=None, description="Only entries in this state.")
     cursor: str | None = Field(default=None, max_length=100, description="`next` of the page before.")
     limit: int = Field(default=paging.DEFAULT_LIMIT, ge=1, le=paging.MAX_LIMIT, description="Entries of a page.")
 
@@ -193,7 +193,8 @@ def remove(call: Call, bank_id: UUID, entry_id: UUID) -> Response:
     errors=("not_found", "conflict"),
 )
 def release(call: Call, bank_id: UUID, entry_id: UUID) -> Response:
-    """It counts again, also for what came meanwhile. What it had hit until now is no reason for another quarantine."""
+    """It counts again, also for what came meanwhile. What it had hit until now is no reason for another quarantine. Of
+    a `wide` entry it says that somebody has looked: it is `on` again, and nothing follows (`change` is null)."""
     with call.transaction() as session:
         entry, change_id = bank_entries.release(session, call.account_id, bank_id, entry_id, actor(call))
         return json_answer(EntryChangedOut(entry=entry_out(entry), change=_change(session, call, bank_id, change_id)))

@@ -11,7 +11,7 @@ from db.bank_rows import LENGTHS
 from db.banks import DISTANCE, MAX_DISTANCE, QUALITY
 
 BankKind = Literal["block", "allow"]
-EntryState = Literal["on", "off", "expired", "quarantined"]
+EntryState = Literal["on", "wide", "off", "expired", "quarantined"]
 ChangeState = Literal["waiting", "deciding", "done"]
 TEXT = r"^[^\x00-\x08\x0b-\x1f\x7f]*$"
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$", description="a-z, 0-9, _ . - (64 at most).")]
@@ -149,7 +149,8 @@ class ChangesOut(BaseModel):
 
 
 class EntryOut(BaseModel):
-    """An entry. `state`: `quarantined` ones hit too much and wait for somebody to release or remove them."""
+    """An entry. `state`: `quarantined` ones hit too much and wait for somebody to release or remove them; `wide` ones
+    count, but found too many of the pictures there were: release (they are meant to) or remove them."""
 
     id: UUID
     bank_id: UUID
@@ -166,6 +167,7 @@ class EntryOut(BaseModel):
     added_at: datetime
     expires_at: datetime | None
     quarantined_at: datetime | None
+    wide: int | None = Field(description="Of a wide entry: how many pictures it found.")
 
 
 class EntriesPage(BaseModel):

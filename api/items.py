@@ -1,20 +1,23 @@
-"""Items with their outcomes: pages of a job, one item, its working copy. Whole exports are in `api.results`."""
+"""Items with their outcomes: pages of a job, one item, its picture. Whole exports are in `api.results`."""
 
-from typing import Literal
+from typing import Final, Literal
 from uuid import UUID
 
-from flask import Response
+from flask import Response, request
 from pydantic import Field
 
 from api import paging
 from api.answers import json_answer
+from api.console.pictures import small
 from api.errors import Fault, Problem
+from api.reviews import actor
 from api.routing import Answer, Call, Parameters, Routes
 from api.schemas import ItemOut, ItemsPage
-from db import items, jobs
+from db import items, jobs, review_exposure, veils
 from db.codes import CODES
 from db.errors import BlobMissing, NotFound
 from db.items import ItemView
+from db.review_exposure import Shown
 
 routes = Routes("items", "What became of each picture.")
 
@@ -22,9 +25,11 @@ routes = Routes("items", "What became of each picture.")
 PICTURE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "private, max-age=3600",
     "Content-Disposition": 'inline; filename="thumbnail.jpg"',
 }
+VEILED: Final = "Tagmill-Veiled"
+VEILED_SIZE: Final = 480
+_JPEG: Final = {"image/jpeg": {"type": "string", "format": "binary"}}
 
 
 class ItemsQuery(Parameters):
@@ -91,20 +96,67 @@ def read(call: Call, item_id: str) -> Response:
     "GET",
     "/v1/items/<item_id>/thumbnail",
     scope="jobs:read",
-    summary="An item's working copy",
-    answers={200: Answer("The picture, re-encoded by us.", content={"image/jpeg": {"type": "string"}})},
+    summary="An item's picture, veiled unless approved",
+    answers={
+        200: Answer(
+            "The picture, re-encoded by us.",
+            content=_JPEG,
+            headers={VEILED: "`1`: grey and blurred. `0`: as it is.", "ETag": "Another one as soon as that changes."},
+        ),
+        304: Answer("What `If-None-Match` names is still right.", headers={VEILED: "As with 200."}),
+    },
     errors=("not_found",),
 )
 def thumbnail(call: Call, item_id: str) -> Response:
-    """A JPEG of bounded size without metadata. The bytes that were fetched or uploaded are never served."""
-    item = _item(call, item_id)
+    """A JPEG of bounded size without metadata; the bytes that were fetched or uploaded are never served. It is clear
+    where the verdict that counts is `approve`, and where nobody asked to moderate these bytes; grey and blurred, with
+    28 points along its longer side, everywhere else. Ask again before you show a copy that you kept."""
+    with call.transaction() as session:
+        item = items.get(session, call.account_id, item_id)
+        clear = veils.clear_for_programs(session, call.account_id, item)
+    picture = _working_copy(call, item)
+    answer = _picture(picture if clear else small(picture, VEILED_SIZE, veiled=True), veiled=not clear)
+    # A verdict may change at any time, and what a key's owner keeps is nobody else's.
+    answer.headers["Cache-Control"] = "private, no-cache"
+    answer.headers["Vary"] = "Authorization"
+    answer.add_etag()
+    answer.make_conditional(request)
+    return answer
+
+
+@routes.route(
+    "POST",
+    "/v1/items/<item_id>/thumbnail",
+    scope="reviews:write",
+    summary="An item's picture, clear and counted",
+    answers={200: Answer("The working copy.", content=_JPEG, headers={VEILED: "`0`."})},
+    errors=("not_found", "exposure_limit"),
+)
+def clear_thumbnail(call: Call, item_id: str) -> Response:
+    """Whatever its verdict. Counted as seen by this key; there may be a limit for a day."""
+    with call.transaction() as session:
+        item = items.get(session, call.account_id, item_id)
+        picture = _working_copy(call, item)
+        if item.facts is not None:
+            seen = Shown(bytes.fromhex(item.facts["sha256"]), item.moderation)
+            limit = call.settings.review_exposure_limit
+            review_exposure.count(session, call.account_id, actor(call), [seen], limit=limit)
+    answer = _picture(picture, veiled=False)
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
+
+
+def _working_copy(call: Call, item: ItemView) -> bytes:
     if item.work_key is None:
         raise NotFound("The item has no working copy.")
     try:
-        picture = call.house.blobs.get(item.work_key)
+        return call.house.blobs.get(item.work_key)
     except BlobMissing:
         raise NotFound("The working copy is gone.") from None
-    return Response(picture, content_type="image/jpeg", headers=PICTURE_HEADERS)
+
+
+def _picture(data: bytes, *, veiled: bool) -> Response:
+    return Response(data, content_type="image/jpeg", headers={**PICTURE_HEADERS, VEILED: str(int(veiled))})
 
 
 def _item(call: Call, item_id: str) -> ItemView:

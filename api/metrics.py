@@ -23,6 +23,7 @@ _HELP: Final = {
     "item_failures_last_hour": "Items that failed in the last hour.",
     "bank_hits_last_hour": "Pictures of the last hour that entries of hash banks hit.",
     "bank_entries_quarantined": "Entries of hash banks in quarantine.",
+    "bank_entries_wide": "Entries of hash banks that found too many of the pictures there were.",
     "bank_oldest_change_seconds": "Age of the oldest change of a hash bank that is not worked off.",
     "devices": "Worker processes that were heard of lately, by device and whether it works.",
     "database_bytes": "Size of the database.",
@@ -39,6 +40,12 @@ _HELP: Final = {
     "webhook_attempts_last_hour": "Tries of webhooks in the last hour.",
     "webhook_given_up_last_day": "Deliveries that were given up in the last day.",
     "outbox_waiting": "Events that are not yet made into deliveries.",
+    "late_pictures": "Pictures decided after waiting too long for a model, since the living processes started.",
+    "review_open": "Open review tasks by reason; of the largest reasons, the others together.",
+    "review_leased": "Open review tasks that a reviewer has in hand.",
+    "review_oldest_waiting_seconds": "Age of the oldest open review task that nobody has in hand, by level.",
+    "appeals_open": "Appeals that are not decided.",
+    "appeals_oldest_seconds": "Age of the oldest of them.",
     "workers": "Processes that were heard of in the last 30 seconds.",
 }
 

@@ -27,6 +27,7 @@ from db.moderations import Asked
 FLAT: Final = ("id", "user", "product", "context", "policy", "category")
 _MAX_FIELD: Final = 4096
 _FORM_OVERHEAD: Final = 64 * 1024
+_EMPTY: Final = hashlib.sha256(b"").digest()
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def _bytes(call: Call, sent: Request, query: Mapping[str, str], parcel: Parcel) 
     options = _flat(query, "invalid_parameter")
     data = pieces(sent, call.settings, call.settings.max_picture_bytes)
     item, sha256 = parcel.keep(data, "", 0)
-    if sha256 == hashlib.sha256(b"").digest():
+    if sha256 == _EMPTY:
         raise Problem("no_picture", "The body is empty.")
     return Upload(_asked(options), _item(options, replace(item, filename=None)), sha256, parcel.deliver)
 
@@ -96,6 +97,8 @@ def _form(call: Call, sent: Request, parcel: Parcel) -> Upload:
     if picture is None:
         raise Problem("no_picture", "The form holds no file.")
     item, sha256 = picture
+    if sha256 == _EMPTY:
+        raise Problem("no_picture", "The form's file is empty.")
     fingerprint = hashlib.sha256(repr(sorted(texts.items())).encode() + (item.filename or "").encode() + sha256)
     return Upload(_asked(options), _item(options, item), fingerprint.digest(), parcel.deliver)
 

@@ -21,7 +21,7 @@ from api.policy_schemas import (
 )
 from api.routing import Answer, Call, Parameters, Routes
 from api.small_body import checked, small_json
-from db import policies, policy, policy_assignments, policy_schema, policy_text
+from db import policies, policy, policy_assignments, policy_schema, policy_text, policy_warnings
 from db.policy import PolicyError
 from db.policy_tables import PolicyAssignment, PolicyVersion
 from db.policy_text import Written
@@ -101,7 +101,7 @@ def validate(call: Call) -> Response:
     """Nothing is stored. `invalid_policy` names all that is wrong: field, and in a text line and column."""
     new = _written(call)
     with call.transaction() as session:
-        warnings = warnings_of(session, new.policy)
+        warnings = policy_warnings.warnings(session, call.account_id, new.policy)
     rules, classes = len(new.policy.rules), list(new.policy.classes)
     return json_answer(CheckedOut(name=new.policy.name, rules=rules, classes=classes, warnings=warnings))
 
@@ -251,14 +251,6 @@ def _written(call: Call) -> Written:
     raise Problem("invalid_body", "See `errors`.", [fault])
 
 
-def warnings_of(session: Session, rules: policy.Policy) -> list[str]:
-    """What is valid and yet may not be meant."""
-    return [
-        f"{label} is no class of the active moderation model: pictures go to review"
-        for label in policies.unknown_classes(session, rules)
-    ]
-
-
 def _version(row: PolicyVersion) -> dict[str, Any]:
     owner = "installation" if row.account_id is None else "account"
     return {**{name: getattr(row, name) for name in _COPIED}, "owner": owner}
@@ -273,7 +265,7 @@ def _one(call: Call, session: Session, row: PolicyVersion) -> PolicyOut:
         "source": policies.source(row),
         "document": row.document,
         "classes": list(rules.classes),
-        "warnings": warnings_of(session, rules),
+        "warnings": policy_warnings.warnings(session, call.account_id, rules),
     }
     return PolicyOut.model_validate(answer)
 

@@ -50,6 +50,7 @@ class FlipRuleOut(BaseModel):
     """The rule that decides now, and the one that decided before."""
 
     rule: str | None
+    reason: str | None = Field(default=None, description="Without a rule: the code of why, as `class_not_scored`.")
     was: str | None
     count: int
 

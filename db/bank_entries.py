@@ -199,17 +199,21 @@ def remove(session: Session, account_id: int | None, bank_id: UUID, entry_id: UU
     return _changed(session, bank, entry, "recheck", actor)
 
 
-def release(session: Session, account_id: int | None, bank_id: UUID, entry_id: UUID, actor: str) -> tuple[Entry, UUID]:
-    """quarantined → on (or off): a person has looked, and what the entry hit before is no surge. Conflict for one that
-    is not in quarantine."""
+def release(
+    session: Session, account_id: int | None, bank_id: UUID, entry_id: UUID, actor: str
+) -> tuple[Entry, UUID | None]:
+    """Somebody has looked at what an entry hit until now: out of quarantine it counts again, also for what came
+    meanwhile (the change that works it off); a wide one goes on to count (None). Conflict when it is neither."""
     bank = banks.read(session, account_id, bank_id, lock=True)
     entry = read(session, account_id, bank_id, entry_id)
-    if entry.quarantined_at is None:
-        raise Conflict("The entry is not in quarantine.")
-    entry.quarantined_at = None
+    if entry.quarantined_at is None and entry.wide is None:
+        raise Conflict("The entry is not in quarantine, and not wide.")
+    held = entry.quarantined_at is not None
+    entry.quarantined_at = entry.wide = None
     entry.released_at = session.scalar(text("SELECT now()"))
     audit.record(session, account_id, actor, "bank.entry_release", str(entry.id), bank=str(bank.id))
-    return entry, _changed(session, bank, entry, "match", actor)
+    session.flush()
+    return entry, _changed(session, bank, entry, "match", actor) if held else None
 
 
 def _changed(session: Session, bank: Bank, entry: Entry, mode: str, actor: str) -> UUID:
@@ -241,7 +245,8 @@ def _row(bank: Bank, new: NewEntry, actor: str, id_: UUID) -> dict[str, Any]:
 _STATES: Final = {
     "quarantined": (Entry.quarantined_at.is_not(None),),
     "expired": (Entry.quarantined_at.is_(None), Entry.expired_at.is_not(None)),
-    "on": (Entry.quarantined_at.is_(None), Entry.expired_at.is_(None), Entry.enabled),
+    "wide": (Entry.quarantined_at.is_(None), Entry.expired_at.is_(None), Entry.enabled, Entry.wide.is_not(None)),
+    "on": (Entry.quarantined_at.is_(None), Entry.expired_at.is_(None), Entry.enabled, Entry.wide.is_(None)),
     "off": (Entry.quarantined_at.is_(None), Entry.expired_at.is_(None), ~Entry.enabled),
 }
 STATES: Final = tuple(_STATES)

@@ -9,21 +9,19 @@ unless it says otherwise).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db import bank_changes, banks, decisions, policy, redecide, review_queue
-from db.policy import Policy, Verdict, decide
+from db import bank_changes, bank_doubt, banks, decisions, policy, redecide, review_queue
+from db.policy import Policy
 from db.policy_evidence import Evidence, Hit, facts
 from db.redecide import Change
 from db.review_queue import Candidate
 
-QUARANTINED: Final = "bank_quarantined"
-"""Why people look at a picture: the entry that had decided on it suddenly hit too much."""
 BANNED_RISK: Final = 1.0
 
 
@@ -48,7 +46,7 @@ def redecide_pictures(session: Session, account_id: int, shas: Sequence[bytes], 
     if not rows:
         return Redecided()
     hits = banks.hits_of(session, account_id, shas)
-    suspended = _suspended(session, account_id, shas)
+    suspended = bank_doubt.suspended(session, account_id, shas)
     policies = _Policies(session, account_id)
     changes: list[Change] = []
     for row in rows:
@@ -63,18 +61,21 @@ def redecide_pictures(session: Session, account_id: int, shas: Sequence[bytes], 
 
 def note_late(session: Session, account_id: int, decided: Mapping[bytes, Iterable[str]]) -> None:
     """Of pictures that were just decided by these entries (ids), note those whose hits are others by now: a change of
-    a bank came while they were being scored. To be called under `bank_changes.share_lock`."""
+    a bank came while they were being scored, or an entry that hit them is in quarantine since. To be called under
+    `bank_changes.share_lock`."""
     now = banks.hits_of(session, account_id, list(decided))
-    late = [sha for sha, used in decided.items() if set(used) != {str(hit.entry) for hit in now.get(sha, ())}]
+    doubted = bank_doubt.suspended(session, account_id, list(decided))
+    late = [
+        sha
+        for sha, used in decided.items()
+        if set(used) != {str(hit.entry) for hit in (*now.get(sha, ()), *doubted.get(sha, ()))}
+    ]
     bank_changes.recheck(session, account_id, late)
 
 
 def _change(row: Any, rules: Policy, hits: Sequence[Hit], suspended: Sequence[Hit]) -> Change | None:
     """What becomes of a result; None where nothing does."""
-    evidence = _evidence(row, hits)
-    verdict = decide(rules, evidence)
-    if suspended:
-        verdict = _in_doubt(rules, evidence, verdict, suspended)
+    verdict = bank_doubt.decide(rules, _evidence(row, hits), suspended)
     before = row.moderation
     patch = redecide.patch(rules, verdict, hits)
     entries = {hit["entry"] for hit in before.get("hits") or ()}
@@ -83,18 +84,6 @@ def _change(row: Any, rules: Policy, hits: Sequence[Hit], suspended: Sequence[Hi
         return None
     was = (before["verdict"], before.get("rule"), before["policy"])
     return Change(row.bucket, row.job_id, row.seq, bytes(row.sha256), row.context, was, patch)
-
-
-def _in_doubt(rules: Policy, evidence: Evidence, without: Verdict, suspended: Sequence[Hit]) -> Verdict:
-    """The verdict on a picture of the hour of a surge: for people, where the entry would have decided it."""
-    with_it = decide(rules, replace(evidence, hits=[*evidence.hits, *suspended]))
-    if without.verdict == "reject" or (with_it.verdict, with_it.rule) == (without.verdict, without.rule):
-        return without
-    reasons = [
-        {"code": QUARANTINED, "verdict": "review", "bank": hit.bank, "kind": hit.kind, "entry": str(hit.entry)}
-        for hit in suspended
-    ]
-    return Verdict("review", [*reasons, *without.reasons])
 
 
 def _evidence(row: Any, hits: Sequence[Hit]) -> Evidence:
@@ -144,16 +133,6 @@ class _Policies:
         return own if document is None else policy.validate(document)
 
 
-def _suspended(session: Session, account_id: int, shas: Sequence[bytes]) -> dict[bytes, list[Hit]]:
-    """The hits of the hour before their entry went into quarantine."""
-    found: dict[bytes, list[Hit]] = {}
-    for row in session.execute(_SUSPENDED, {"account_id": account_id, "shas": list(shas)}):
-        sha = bytes(row.sha256)
-        if banks.rolled_out(sha, row.share):
-            found.setdefault(sha, []).append(Hit(row.name, row.kind, row.entry_id, row.distance, row.reason))
-    return found
-
-
 def _against_people(session: Session, account_id: int, written: Sequence[Change]) -> int:
     """Tasks for approved pictures that are blocked now; how many pictures."""
     blocked = [
@@ -201,15 +180,5 @@ _DOCUMENT = text(
     """
     SELECT document FROM policies WHERE name = :name AND version = :version
       AND (account_id = :account_id OR account_id IS NULL) ORDER BY account_id NULLS LAST LIMIT 1
-    """
-)
-_SUSPENDED = text(
-    """
-    SELECT h.sha256, h.entry_id, h.distance, b.name, b.kind, e.reason, e.share
-    FROM hash_hits h JOIN hash_entries e ON e.id = h.entry_id JOIN hash_banks b ON b.id = e.bank_id
-    WHERE h.account_id = :account_id AND h.sha256 = ANY(:shas) AND NOT h.retroactive
-      AND e.quarantined_at IS NOT NULL AND h.created_at > e.quarantined_at - interval '1 hour'
-      AND e.removed_at IS NULL AND e.enabled AND b.removed_at IS NULL AND b.enabled AND h.distance <= b.distance
-    ORDER BY h.distance, h.entry_id
     """
 )

@@ -31,7 +31,8 @@ class Bank(Base):
 
 class Entry(Base):
     """A hash in a bank. It counts while it is enabled, neither expired nor in quarantine nor removed, and its bank is
-    enabled; `share` is the part of pictures that it is rolled out to."""
+    enabled; `share` is the part of pictures that it is rolled out to. `wide`: how many pictures that were accepted
+    before it found, if that is more than the operator's limit and nobody has looked since."""
 
     __tablename__ = "hash_entries"
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -53,6 +54,7 @@ class Entry(Base):
     expired_at: Mapped[datetime | None]
     quarantined_at: Mapped[datetime | None]
     released_at: Mapped[datetime | None]
+    wide: Mapped[int | None]
     removed_at: Mapped[datetime | None]
 
     @property
@@ -62,14 +64,17 @@ class Entry(Base):
 
     @property
     def state(self) -> str:
-        """on, off, expired, quarantined or removed; what outweighs the others first."""
+        """on, wide (on, but somebody should look), off, expired, quarantined or removed; what outweighs the others
+        first."""
         if self.removed_at is not None:
             return "removed"
         if self.quarantined_at is not None:
             return "quarantined"
         if self.expired_at is not None:
             return "expired"
-        return "on" if self.enabled else "off"
+        if not self.enabled:
+            return "off"
+        return "on" if self.wide is None else "wide"
 
 
 class HashHit(Base):

@@ -176,7 +176,7 @@ _CREATE = text(
 _SUMS = text(
     """
     SELECT bank_id, CASE WHEN quarantined_at IS NOT NULL THEN 'quarantined' WHEN expired_at IS NOT NULL THEN 'expired'
-      WHEN enabled THEN 'on' ELSE 'off' END AS state, count(*) AS count
+      WHEN enabled AND wide IS NOT NULL THEN 'wide' WHEN enabled THEN 'on' ELSE 'off' END AS state, count(*) AS count
     FROM hash_entries WHERE bank_id = ANY(:ids) AND removed_at IS NULL GROUP BY 1, 2
     """
 )

@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,12 +135,15 @@ class LocalBlobs:
         """A nameless scratch file on the store's disk, gone when closed (also by a crash)."""
         return tempfile.TemporaryFile(dir=self._temporary)
 
-    def usage(self) -> dict[str, int]:
-        """Bytes of the blobs of each kind. Looks at every file: minutes, where there are many millions."""
+    def usage(self, ended: Callable[[], bool] = lambda: False) -> dict[str, int] | None:
+        """Bytes of the blobs of each kind; None once `ended` says so. Looks at every file: minutes, where there are
+        many millions."""
         found = {"raw": 0, "work": 0, "manifests": 0}
         for kind in found:
             folders = [self.root / kind]
             while folders:
+                if ended():
+                    return None
                 with suppress(FileNotFoundError), os.scandir(folders.pop()) as entries:
                     for entry in entries:
                         if entry.is_dir(follow_symlinks=False):

@@ -27,7 +27,8 @@ TURN_NOW = """
 class Chunk:
     """A leased chunk, with what its job pinned. `fence` counts claims: who holds an older one writes nothing.
 
-    `account`: its name. `waited_s`: how long ago the job was submitted; of a retry, how long ago the chunk came to be.
+    `account`: its name. `waited_s`: in the interactive lane, how long ago the job was submitted; in the bulk lane, and
+    of a retry, how long ago the chunk came to be.
     """
 
     id: int
@@ -112,6 +113,16 @@ def claim(
     if claimed:
         session.execute(claims.STARTED, {"ids": list({chunk.job_id for chunk in claimed})})
         session.execute(claims.SERVED, {"ids": list({chunk.account_id for chunk in claimed})})
+    return claimed
+
+
+def claim_late(session: Session, owner: UUID, lease_s: float, limit: int) -> list[Chunk]:
+    """ready → leased, at most `limit` infer chunks that waited longer than their policy allows (`late_after_s`) and of
+    which nothing is asked but verdicts: whoever claims them can decide without any model. Uploads first, then the
+    oldest. A chunk that is leased, or that another claim has locked, is not touched."""
+    claimed = list(_chunks(session.execute(claims.CLAIM_LATE, {"owner": owner, "lease_s": lease_s, "limit": limit})))
+    if claimed:
+        session.execute(claims.STARTED, {"ids": list({chunk.job_id for chunk in claimed})})
     return claimed
 
 

@@ -5,10 +5,13 @@ Accounts come before lanes, see docs/decisions/0007. The order of claims is here
 
 from sqlalchemy import text
 
-_COLUMNS = """c.id, c.account_id, c.job_id, c.bucket, c.round, c.stage, c.lo, c.hi, c.seqs, c.owner, c.fence,
+# An upload waits from its submit on; a chunk of the bulk lane, which queues for hours by design, from when its pictures
+# were ready for a model. So does what is retried: the wait before its failure is not counted again.
+_WAITED = "extract(epoch FROM now() - CASE WHEN c.urgent AND j.round = 0 THEN j.created_at ELSE c.created_at END)"
+_COLUMNS = f"""c.id, c.account_id, c.job_id, c.bucket, c.round, c.stage, c.lo, c.hi, c.seqs, c.owner, c.fence,
       c.attempts, c.deferrals, j.lane, j.analyses, j.options, j.models, j.policy, j.followers, j.context,
       (SELECT a.name FROM accounts a WHERE a.id = c.account_id) AS account,
-      extract(epoch FROM now() - CASE WHEN j.round = 0 THEN j.created_at ELSE c.created_at END)::float8 AS waited_s"""
+      {_WAITED}::float8 AS waited_s"""
 LEASED = text(f"SELECT {_COLUMNS} FROM chunks c JOIN jobs j ON j.id = c.job_id WHERE c.id = :id")
 _LEASE = (
     """
@@ -59,6 +62,30 @@ _ORDER = """
     """
 CLAIM = text(_ORDER.format(which="") + _LEASE)
 CLAIM_URGENT = text(_ORDER.format(which="AND k.urgent AND k.account_id <> ALL(:but_not)") + _LEASE)
+# What its policy lets wait no longer, and what needs no model then: nothing that has one is asked beside a verdict. A
+# chunk that was given back until a model may load (`not_before`) is late all the same. No account pays for it with its
+# turn: no device is used. Jobs that are younger than that have no such chunk; of the others each is asked by itself
+# (OFFSET 0), so that no plan goes through all that is ready. The spare entries are for chunks that others have locked.
+CLAIM_LATE = text(
+    f"""
+    WITH patient AS MATERIALIZED (
+      SELECT j.id, j.round, j.created_at, CAST(j.policy ->> 'late_after_s' AS float8) AS after_s FROM jobs j
+      WHERE j.settled_at IS NULL AND j.state IN ('accepted', 'running')
+        AND extract(epoch FROM now() - j.created_at) >= CAST(j.policy ->> 'late_after_s' AS float8)
+        AND 'moderation' = ANY(j.analyses) AND j.options -> 'rerun' IS NULL
+        AND NOT EXISTS (SELECT FROM unnest(j.analyses) AS asked(task)
+          WHERE asked.task <> 'moderation' AND j.models ->> asked.task IS NOT NULL)
+    ), late AS MATERIALIZED (
+      SELECT of_job.id, of_job.urgent FROM patient j CROSS JOIN LATERAL (
+        SELECT c.id, c.urgent FROM chunks c
+        WHERE c.job_id = j.id AND c.stage = 'infer' AND c.state = 'ready' AND {_WAITED} >= j.after_s OFFSET 0) of_job
+      ORDER BY of_job.urgent DESC, of_job.id LIMIT :limit + 16
+    ), picked AS (
+      SELECT c.id, c.job_id FROM late JOIN chunks c ON c.id = late.id
+      WHERE c.state = 'ready' ORDER BY late.urgent DESC, c.id LIMIT :limit FOR UPDATE OF c SKIP LOCKED)
+    """
+    + _LEASE
+)
 URGENT_READY = text(
     "SELECT EXISTS (SELECT FROM chunks WHERE stage = :stage AND state = 'ready' AND urgent AND not_before <= now())"
 )

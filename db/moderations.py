@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db import items, jobs
+from db import items, jobs, policy, policy_assignments, registry
 from db.errors import NotFound
 from db.ids import uuid7
 from db.items import ItemView
@@ -27,6 +27,14 @@ class Asked:
     product: str | None = None
     context: str = ""
     policy: str | None = None
+
+
+def models(session: Session) -> dict[str, str]:
+    """The models ({task: "name@version"}) that an upload needs by the policy of the whole installation; those of an
+    account's or a context's own policy may be more."""
+    document = policy_assignments.pinned(session, 0, "")
+    active = {task: registry.active(session, task) for task in policy.validate(document).tasks(("moderation",))}
+    return {task: model.ref for task, model in active.items() if model is not None}
 
 
 def submit(session: Session, account_id: int, asked: Asked, item: NewItem) -> ModerationRow:

@@ -155,12 +155,6 @@ def source(row: PolicyVersion) -> str:
     return row.source if row.source is not None else source_of(row.document)
 
 
-def unknown_classes(session: Session, rules: policy.Policy) -> list[str]:
-    """The classes that a policy reads and the active moderation model does not know; none where none is active."""
-    known = session.scalars(_CLASSES).all()
-    return [label for label in rules.classes if label not in known] if known else []
-
-
 def _own(session: Session, owner: Owner, name: str, version: int) -> PolicyVersion:
     row = get(session, owner, name, version)
     if row.account_id != owner:
@@ -205,11 +199,3 @@ def _of(owner: Owner, name: str) -> Select[PolicyVersion]:
 
 def _readable(account_id: Owner) -> ColumnElement[bool]:
     return or_(PolicyVersion.account_id.is_(None), PolicyVersion.account_id == account_id)
-
-
-_CLASSES = text(
-    """
-    SELECT label ->> 'name' FROM model_versions m, jsonb_array_elements(m.card -> 'labels') AS label
-    WHERE m.task = 'moderation' AND m.state = 'active'
-    """
-)

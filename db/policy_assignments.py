@@ -78,6 +78,15 @@ def deciding(session: Session, account_id: int | None, context: str = "") -> Pol
     return None if id_ is None else session.get_one(PolicyVersion, id_)
 
 
+def deciding_name(session: Session, account_id: int | None, context: str | None) -> str | None:
+    """The policy that decides where nothing more specific than this account (None: all) and context (None: all) is
+    assigned; None: people look at everything."""
+    if context is not None:
+        found = deciding(session, account_id, context)
+        return None if found is None else found.name
+    return next((row.policy for row in current(session, account_id) if row.context is None), None)
+
+
 def pinned(session: Session, account_id: int, context: str, name: str | None = None) -> dict[str, Any]:
     """The document that a new job pins: of the policy asked for by name, else of the one that decides there. Raises
     UnknownPolicy."""

@@ -13,12 +13,13 @@ from typing import Any, Final
 
 from db.policy_conditions import Band, BankHit, Score
 from db.policy_logic import All, Condition, Not
-from db.policy_rules import FALLBACKS, MODES, Policy, PolicyError, Rule
+from db.policy_rules import FALLBACKS, MODES, Policy, PolicyError, RejectReason, Rule
 from db.policy_when import Faults, Path, condition, is_class, number
 from db.states import VERDICTS
 
 MAX_RULES: Final = 200
 MAX_TEXT: Final = 1000
+MAX_REASONS: Final = 50
 NAME: Final = r"[a-z0-9][a-z0-9_.-]{0,63}"
 CODE: Final = r"[a-z][a-z0-9_]{0,63}"
 OWN_CODES: Final = (
@@ -30,7 +31,16 @@ OWN_CODES: Final = (
     "no_rule_matched",
 )
 """The reasons that the engine gives by itself; no rule may give one of them."""
-COMMON: Final = ("name", "version", "description", "on_missing", "on_late", "late_after_s", "audit_share")
+COMMON: Final = (
+    "name",
+    "version",
+    "description",
+    "on_missing",
+    "on_late",
+    "late_after_s",
+    "audit_share",
+    "reject_reasons",
+)
 _RULE_FIELDS: Final = ("id", "when", "then", "code", "text")
 _PLAIN: Final = re.compile("[^\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]*")
 _HIT_BLOCK, _HIT_ALLOW = BankHit(kind="block"), BankHit(kind="allow")
@@ -73,6 +83,7 @@ def _policy(document: Mapping[str, Any], faults: Faults) -> Policy | None:
         late_after_s=None if late_after is None else number(late_after, ("late_after_s",), 1, 30 * 86400, faults),
         audit_share=number(document.get("audit_share", 0.0), ("audit_share",), 0, 1, faults),
         description=_text(document.get("description", ""), ("description",), faults),
+        reject_reasons=tuple(_reasons(document.get("reject_reasons", []), faults)),
     )
     return None if faults.found else made
 
@@ -113,6 +124,30 @@ def _rule(rule: Mapping[str, Any], path: Path, faults: Faults) -> Rule:
     when = condition(rule["when"], (*path, "when"), faults) if "when" in rule else None
     text = _text(rule.get("text", ""), (*path, "text"), faults)
     return Rule(str(id_), when or _HIT_BLOCK, str(then), str(code), text)
+
+
+def _reasons(reasons: object, faults: Faults) -> list[RejectReason]:
+    if not isinstance(reasons, list) or len(reasons) > MAX_REASONS:
+        faults.add(("reject_reasons",), f"must be a list of at most {MAX_REASONS} reasons")
+        return []
+    made: dict[str, RejectReason] = {}
+    for number_, reason in enumerate(reasons):
+        path: Path = ("reject_reasons", number_)
+        if not isinstance(reason, Mapping):
+            faults.add(path, "a reason is an object with code and text")
+            continue
+        faults.unknown(reason, ("code", "text"), path)
+        code = reason.get("code")
+        _matches(code, CODE, (*path, "code"), "a reason code of a-z, 0-9, _ that begins with a letter", faults)
+        if code in OWN_CODES:
+            faults.add((*path, "code"), f"{code} is a reason that Tagmill gives by itself: take another code")
+        if str(code) in made:
+            faults.add((*path, "code"), f"{code} is the code of a reason before this one")
+        words = _text(reason.get("text", ""), (*path, "text"), faults)
+        if not words and isinstance(reason.get("text", ""), str):
+            faults.add((*path, "text"), "must say to the person concerned why the picture is rejected")
+        made[str(code)] = RejectReason(str(code), words)
+    return list(made.values())
 
 
 def _short(thresholds: object, faults: Faults) -> list[Rule]:

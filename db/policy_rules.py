@@ -52,10 +52,18 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class RejectReason:
+    """For what people reject pictures; `text` is for the person whose picture it is."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """`rules` in order and how they are weighed (`mode`), `otherwise` for when none holds. `on_missing`: what to do
     without the model that a rule needs; `on_late`: without waiting any longer than `late_after_s`. `audit_share`: of
-    how many automatic verdicts people see a sample."""
+    how many automatic verdicts people see a sample. `reject_reasons`: what people choose from when they reject."""
 
     name: str
     version: int
@@ -67,6 +75,17 @@ class Policy:
     late_after_s: float | None = None
     audit_share: float = 0.0
     description: str = ""
+    reject_reasons: tuple[RejectReason, ...] = ()
+
+    @property
+    def offered(self) -> dict[str, str]:
+        """What reviewers may choose from when they reject: texts by code, the policy's reasons for people before those
+        of its rules that reject. Rules that only ask for people give none: their texts say that somebody will look."""
+        found = {reason.code: reason.text for reason in self.reject_reasons}
+        for rule in self.rules:
+            if rule.then == "reject":
+                found.setdefault(rule.code, rule.text)
+        return found
 
     @property
     def ref(self) -> str:

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from db.policy_conditions import BOUNDS
-from db.policy_document import CODE, MAX_RULES, MAX_TEXT, NAME
+from db.policy_document import CODE, MAX_REASONS, MAX_RULES, MAX_TEXT, NAME
 from db.policy_evidence import NUMBERS, WORDS
 from db.policy_rules import FALLBACKS, MODES
 from db.policy_when import BITS, KINDS, MAX_NAME, MAX_PARTS
@@ -78,6 +78,12 @@ def schema() -> dict[str, Any]:
         code={"type": "string", "pattern": f"^{CODE}$", "description": "The reason; without it, the id."},
         text={**text, "description": "For the person whose picture it is."},
     )
+    reason = _object(
+        "A reason for which people reject, and its text for the person whose picture it is.",
+        ["code", "text"],
+        code={"type": "string", "pattern": f"^{CODE}$"},
+        text={**text, "minLength": 1},
+    )
     fallback = {"enum": list(FALLBACKS)}
     common = {
         "name": {"type": "string", "pattern": f"^{NAME}$"},
@@ -86,6 +92,12 @@ def schema() -> dict[str, Any]:
         "on_late": {"enum": [*FALLBACKS, None], "description": "Without waiting longer than late_after_s."},
         "late_after_s": {"type": ["number", "null"], "minimum": 1, "maximum": 30 * 86400},
         "audit_share": {**_SHARE, "default": 0, "description": "The share of automatic verdicts that people check."},
+        "reject_reasons": {
+            "type": "array",
+            "items": reason,
+            "maxItems": MAX_REASONS,
+            "description": "What reviewers choose from when they reject, before the codes of rules that reject.",
+        },
     }
     whole = _object(
         "A policy of rules.",

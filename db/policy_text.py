@@ -20,6 +20,14 @@ MAX_CHARACTERS: Final = 64 * 1024
 MAX_VALUES: Final = 10_000
 MAX_DEPTH: Final = 24
 
+_ORDER: Final = {
+    name: place
+    for place, name in enumerate(
+        ("name", "description", "mode", "thresholds", "id", "when", "then", "code", "text", "rules", "otherwise")
+    )
+}
+"""Fields as people write them; the others come after, by their name."""
+
 Place = tuple[int, int]
 """Line and column, from 1."""
 
@@ -65,6 +73,21 @@ def written(document: Mapping[str, Any]) -> Written:
 def source_of(document: Mapping[str, Any]) -> str:
     """A text for a stored document: what `written` would say of it without its version."""
     return written({name: value for name, value in document.items() if name != "version"}).text
+
+
+def canonical(document: Mapping[str, Any]) -> str:
+    """A text that is the same for documents that say the same: fields in one order, numbers in one spelling, without
+    comments and version. To compare two of them line by line."""
+    bare = {name: value for name, value in document.items() if name != "version"}
+    return yaml.dump(_ordered(bare), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+def _ordered(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _ordered(value[name]) for name in sorted(value, key=lambda name: (_ORDER.get(name, 99), name))}
+    if isinstance(value, list):
+        return [_ordered(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _policy(document: Mapping[str, Any]) -> Policy:

@@ -32,7 +32,7 @@ class Selection:
 
     `all`: also those that this very model made. `older_than`: made by a version registered before this one
     (name@version). `label` with `low`…`high`: its score lies in the band; without a label, the best tag's does.
-    `product`: a product's id, `*` stands for anything.
+    `product`: a product's id, `*` stands for anything. `reason`: a verdict's reason has this code, whoever made it.
     """
 
     all: bool = False
@@ -43,6 +43,7 @@ class Selection:
     verdict: str | None = None
     product: str | None = None
     job: UUID | None = None
+    reason: str | None = None
 
     def check(self, task: str) -> None:
         """Raises BadSelection for conditions that contradict each other or the task."""
@@ -51,8 +52,8 @@ class Selection:
         banded = (self.low, self.high) != (0.0, 1.0)
         if task == "moderation" and banded != (self.label is not None):
             raise BadSelection("For moderation a score band and the label it is of go together.")
-        if task == "tags" and self.verdict is not None:
-            raise BadSelection("A verdict chooses results of moderation, not of tags.")
+        if task == "tags" and (self.verdict or self.reason) is not None:
+            raise BadSelection("A verdict or its reason chooses results of moderation, not of tags.")
 
     def document(self) -> dict[str, Any]:
         """What is set, JSON-ready."""
@@ -177,7 +178,7 @@ def _parameters(session: Session, account_id: int, model_ref: str, selection: Se
         "account_id": account_id,
         "task": model.task,
         "model": model_ref,
-        "all": selection.all,
+        "all": selection.all or (selection.reason is not None and selection.older_than is None),
         "older": registry.by_ref(session, selection.older_than).id if selection.older_than else None,
         "label": selection.label,
         "low": selection.low,
@@ -186,6 +187,7 @@ def _parameters(session: Session, account_id: int, model_ref: str, selection: Se
         "verdict": selection.verdict,
         "product": pattern,
         "job": selection.job,
+        "reasons": selection.reason and json.dumps({"reasons": [{"code": selection.reason}]}),
     }, model.task
 
 
@@ -217,6 +219,7 @@ _CHOSEN = f"""
       AND (:all OR (CAST(:older AS bigint) IS NULL AND {_MADE_BY} IS DISTINCT FROM :model)
         OR coalesce(v.id, 0) < CAST(:older AS bigint))
       AND (CAST(:verdict AS text) IS NULL OR r.moderation ->> 'verdict' = :verdict)
+      AND (CAST(:reasons AS jsonb) IS NULL OR r.moderation @> CAST(:reasons AS jsonb))
       AND (:task = 'moderation' OR CAST(:label AS text) IS NULL OR EXISTS (
         SELECT 1 FROM jsonb_to_recordset(r.tags) AS t(label text, score float8)
         WHERE t.label = :label AND t.score BETWEEN :low AND :high))

@@ -41,7 +41,7 @@ def reap(session: Session, limit: int = 200, *, stale_s: float = 20.0) -> Reaped
 
 
 def _halve(session: Session, row: Any) -> None:
-    """Two ready chunks instead of one, each one claim short of the next halving."""
+    """Two ready chunks instead of one, each one claim short of the next halving and as old as the one."""
     if row.seqs is not None:
         middle = len(row.seqs) // 2
         left, right = row.seqs[:middle], row.seqs[middle:]
@@ -82,8 +82,9 @@ _BACK_TO_READY = text(
 )
 _ADD_HALF = text(
     """
-    INSERT INTO chunks (account_id, job_id, bucket, round, stage, lo, hi, seqs, urgent, turn, attempts, deferrals)
-    SELECT account_id, job_id, bucket, round, stage, :lo, :hi, :seqs, urgent, turn, :attempts, deferrals
+    INSERT INTO chunks (account_id, job_id, bucket, round, stage, lo, hi, seqs, urgent, turn, attempts, deferrals,
+      created_at)
+    SELECT account_id, job_id, bucket, round, stage, :lo, :hi, :seqs, urgent, turn, :attempts, deferrals, created_at
     FROM chunks WHERE id = :id
     """
 )

@@ -27,7 +27,7 @@ LEVELS: Final = ("reviewer", "curator")
 
 
 class StaleReview(Conflict):
-    """The task has moved on since this version, or the lease has run out: claim again."""
+    """The task has moved on since this version, or the reviewer does not hold it, or no more: claim again."""
 
     code = "stale_review"
 
@@ -103,9 +103,14 @@ def hold(session: Session, account_id: int, actor: str, task_id: UUID, version: 
     task = session.get_one(ReviewTask, task_id, populate_existing=True)
     if task.state != "open":
         raise StaleReview("The review has ended.")
+    others = row.holds and task.lease_owner != actor
     if task.version != version:
-        raise StaleReview(f"The review is at version {task.version}.")
-    if not row.held:
+        raise StaleReview(f"The review is at version {task.version}{', and somebody else holds it' if others else ''}.")
+    if others:
+        raise StaleReview("Somebody else holds it; claim another review.")
+    if task.lease_owner != actor:
+        raise StaleReview("You do not hold it; claim the review first.")
+    if not row.holds:
         raise StaleReview("The lease has run out; claim the review again.")
     return task
 
@@ -208,7 +213,7 @@ _LEASE = text(
 )
 _LOCK = text(
     """
-    SELECT lease_owner = :actor AND lease_until > now() AS held FROM review_tasks
+    SELECT coalesce(lease_until > now(), false) AS holds FROM review_tasks
     WHERE account_id = :account_id AND id = :id AND (only_for IS NULL OR only_for = :actor) FOR UPDATE
     """
 )

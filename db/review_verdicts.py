@@ -17,7 +17,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db import appeals, audit, decisions, labels, outbox, review_queue
+from db import appeals, audit, decisions, labels, outbox, review_queue, review_reasons
 from db.decisions import Decision
 from db.errors import DbError
 from db.ids import item_id, uuid7
@@ -33,7 +33,8 @@ NEAR: Final = 31
 @dataclass(frozen=True)
 class Answer:
     """What a reviewer says of a task that he holds in this version. A rejection has a `code`, snake_case; `text` is for
-    the person concerned. `near`: open near-duplicates that he saw beside it, of which he says the same."""
+    the person concerned; without it, the policy's words for the code are taken. `near`: open near-duplicates that he
+    saw beside it, of which he says the same."""
 
     task_id: UUID
     version: int
@@ -98,6 +99,9 @@ def _settle(
 ) -> None:
     decision_id = None
     if task.kind == "first":
+        if answer.verdict == "reject" and answer.code and not answer.text:
+            # Of each task's own policy: what the person concerned is told must not depend on who decided.
+            answer = replace(answer, text=review_reasons.words(session, account_id, task, answer.code))
         decision_id = _decided(session, account_id, actor, task, answer)
     values = {
         "id": uuid7(),

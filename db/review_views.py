@@ -13,8 +13,7 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db import policies, policy
-from db.errors import NotFound
+from db import review_reasons
 from db.ids import item_id
 from db.review_leases import ANY, Filter, matching
 from db.review_tables import ReviewTask
@@ -105,12 +104,8 @@ def views(session: Session, account_id: int, tasks: Sequence[ReviewTask], *, nea
         for row in session.execute(_NEAR, looked_for):
             found = NearView(row.other, item_id(row.job_id, row.seq), row.distance)
             alike.setdefault(row.id, []).append(found)
-    decided = {ref: _document(session, account_id, ref) for ref in {task.policy for task in tasks}}
-    codes: dict[tuple[str | None, UUID], list[dict[str, str]]] = {}
-    for task in tasks:
-        key = (task.policy, task.job_id)
-        if key not in codes:
-            codes[key] = codes_of(decided[task.policy] or more[task.id].policy)
+    reasons = review_reasons.offered(session, account_id, tasks)
+    codes = {key: [{"code": code, "text": words} for code, words in of.items()] for key, of in reasons.items()}
     return [_view(task, more[task.id], comments, alike, codes[task.policy, task.job_id]) for task in tasks]
 
 
@@ -153,30 +148,6 @@ def _view(
     )
 
 
-def _document(session: Session, account_id: int, ref: str | None) -> Mapping[str, Any] | None:
-    """The policy that a verdict names, which need not be the one that its job began with; None if it is not stored."""
-    name, _, version = (ref or "").rpartition("@")
-    try:
-        return policies.get(session, account_id, name, int(version)).document if version.isdecimal() else None
-    except NotFound:
-        return None
-
-
-def codes_of(document: Mapping[str, Any] | None) -> list[dict[str, str]]:
-    """The reasons for which a policy asks for people or rejects, with their texts, each once."""
-    if document is None:
-        return []
-    try:
-        rules = policy.validate(document).rules
-    except policy.PolicyError:
-        return []
-    found: dict[str, str] = {}
-    for rule in sorted(rules, key=lambda rule: rule.then != "reject"):
-        if rule.then != "approve":
-            found.setdefault(rule.code, rule.text)
-    return [{"code": code, "text": words} for code, words in found.items()]
-
-
 def page(
     session: Session,
     account_id: int,
@@ -203,7 +174,7 @@ def counts(session: Session, account_id: int) -> list[Count]:
 
 _MORE = text(
     """
-    SELECT t.id, t.lease_until > now() AS held, r.tags, r.moderation, i.product_id, i.filename, i.category, j.policy,
+    SELECT t.id, t.lease_until > now() AS held, r.tags, r.moderation, i.product_id, i.filename, i.category,
       CASE WHEN d.id IS NOT NULL THEN jsonb_build_object('id', d.id, 'verdict', d.verdict, 'code', d.code,
         'text', d.text, 'kind', d.kind, 'at', d.created_at) END AS decision,
       (SELECT a.text FROM appeals a WHERE a.account_id = t.account_id AND a.sha256 = t.sha256

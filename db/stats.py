@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from db import review_load
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -21,7 +23,8 @@ def samples(session: Session) -> list[Sample]:
     of the last hour, live workers by role (the SQL function `tagmill_metrics`); sources by level of drift
     (`tagmill_drift_metrics`); running shadow runs (`tagmill_shadow_metrics`); webhooks and their deliveries
     (`tagmill_webhook_metrics`); hits and quarantined entries of hash banks (`tagmill_bank_metrics`); devices of
-    workers, bytes in the database and in the blob store (`tagmill_system_metrics`)."""
+    workers, bytes in the database and in the blob store (`tagmill_system_metrics`); pictures that living processes have
+    decided late since their start; what waits for people, as maintenance counted it last (`db.review_load`)."""
     rows = session.execute(
         text(
             "SELECT name, labels, value FROM tagmill_metrics()"
@@ -30,9 +33,13 @@ def samples(session: Session) -> list[Sample]:
             " UNION ALL SELECT name, labels, value FROM tagmill_webhook_metrics()"
             " UNION ALL SELECT name, labels, value FROM tagmill_bank_metrics()"
             " UNION ALL SELECT name, labels, value FROM tagmill_system_metrics()"
+            " UNION ALL SELECT 'late_pictures', jsonb_build_object('role', role), sum((stats ->> 'late')::float8)"
+            " FROM workers WHERE stats ? 'late' AND gone_at IS NULL AND last_seen_at > now() - interval '30 seconds'"
+            " GROUP BY role"
         )
     )
-    return [Sample(name, dict(labels), float(value)) for name, labels, value in rows]
+    found = [Sample(name, dict(labels), float(value)) for name, labels, value in rows]
+    return found + [Sample(*each) for each in review_load.told(session)]
 
 
 def throughput(session: Session, minutes: int = 60) -> dict[str, list[tuple[float, float]]]:

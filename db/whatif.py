@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db import banks
+from db import bank_doubt, banks
 from db.errors import BadSelection
 from db.policy_evidence import Evidence, Hit, facts
 from db.session import driver_connection
@@ -65,7 +65,8 @@ class Window:
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A result as it stands, and what is known of its picture. `rule`, `policy` ("name@version"): what decided;
-    `person`: what a person decided on the picture in this context."""
+    `person`: what a person decided on the picture in this context; `suspended`: hits of entries that went into
+    quarantine within an hour."""
 
     account_id: int
     bucket: int
@@ -79,24 +80,29 @@ class Stored:
     policy: str
     person: str | None
     evidence: Evidence
+    suspended: Sequence[Hit]
 
 
 @dataclass(frozen=True)
 class Known:
-    """What is read once for all slices: accounts' names by id, and the pictures that hash banks know."""
+    """What is read once for all slices: accounts' names by id, the pictures that hash banks know, and the hits of the
+    hour before an entry went into quarantine."""
 
     names: Mapping[int, str]
     hits: Mapping[tuple[int, bytes], Sequence[Hit]]
+    suspended: Mapping[tuple[int, bytes], Sequence[Hit]]
 
 
 def known(session: Session, account_id: int | None = None) -> Known:
     """What a replay of one account, or of all, needs besides the results."""
     names: dict[int, str] = {row.id: row.name for row in session.execute(_NAMES, {"account": account_id})}
     hits: dict[tuple[int, bytes], Sequence[Hit]] = {}
+    suspended: dict[tuple[int, bytes], Sequence[Hit]] = {}
     for id_ in names:
         shas = [bytes(sha) for sha in session.scalars(_HIT, {"account": id_})]
         hits |= {(id_, sha): found for sha, found in banks.hits_of(session, id_, shas).items()}
-    return Known(names, hits)
+        suspended |= {(id_, sha): found for sha, found in bank_doubt.suspended(session, id_, shas).items()}
+    return Known(names, hits, suspended)
 
 
 def stored(
@@ -156,6 +162,7 @@ def _stored(row: Sequence[Any], known: Known) -> Stored:
             category=row[7],
             late=row[13] == "t",
         ),
+        suspended=known.suspended.get((account, sha256), ()),
     )
 
 

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from db.ids import item_id
 from db.policy import Verdict
+from db.policy_document import OWN_CODES
 from db.states import VERDICTS
 from db.whatif import Stored
 
@@ -30,7 +31,7 @@ class Tally:
         self.changed = 0
         self._pairs: Counter[tuple[str, str]] = Counter()
         self._rules: Counter[tuple[str, str]] = Counter()
-        self._flips: Counter[tuple[str, str, str, str]] = Counter()
+        self._flips: Counter[tuple[str, str, str, str, str]] = Counter()
         self._days: Counter[tuple[str, str, str]] = Counter()
         self._people: Counter[tuple[str, bool, bool]] = Counter()
         self._samples: dict[tuple[str, str], list[tuple[int, str]]] = {}
@@ -49,7 +50,7 @@ class Tally:
         if before == after:
             return False
         self.changed += 1
-        self._flips[before, after, verdict.rule or NO_RULE, stored.rule or NO_RULE] += 1
+        self._flips[before, after, verdict.rule or NO_RULE, _why(verdict), stored.rule or NO_RULE] += 1
         self._keep(stored, before, after)
         return True
 
@@ -95,7 +96,10 @@ class Tally:
             "before": before,
             "after": after,
             "count": self._pairs[before, after],
-            "rules": [{"rule": now or None, "was": was or None, "count": count} for (now, was), count in _most(rules)],
+            "rules": [
+                {"rule": now or None, "reason": why or None, "was": was or None, "count": count}
+                for (now, why, was), count in _most(rules)
+            ],
             "samples": [item_id(UUID(job), int(seq)) for job, seq in places],
         }
 
@@ -116,6 +120,13 @@ class Tally:
             "before_agrees": sum(count for (_, before, _), count in self._people.items() if before),
             "after_agrees": sum(count for (_, _, after), count in self._people.items() if after),
         }
+
+
+def _why(verdict: Verdict) -> str:
+    """The engine's own reason where no rule decided, as `class_not_scored`."""
+    if verdict.rule is not None:
+        return ""
+    return next((reason["code"] for reason in verdict.reasons if reason["code"] in OWN_CODES), "")
 
 
 def _zero() -> dict[str, int]:

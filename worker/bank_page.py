@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from db.bank_tables import Entry
 
 SHOWN: Final = 10
-STATES: Final = {"on": "green", "off": "dim", "expired": "dim", "quarantined": "red"}
+STATES: Final = {"on": "green", "off": "dim", "expired": "dim", "quarantined": "red", "wide": "yellow"}
 VERDICTS: Final = {"approve": "green", "review": "yellow", "reject": "red"}
 
 
@@ -20,6 +20,7 @@ def show(entry: "Entry") -> None:
     screen = console()
     screen.print(f"[bold]{entry.hash}[/] [{STATES[entry.state]}]{entry.state}[/]", soft_wrap=True)
     said = [str(entry.id), f"{entry.created_at:%Y-%m-%d %H:%M}", f"by {entry.actor}"]
+    said += [f"found {entry.wide:,} of the pictures there were"] if entry.state == "wide" else []
     said += [entry.reason] if entry.reason else []
     said += [f"from {entry.source}"] if entry.source else []
     said += [f"until {entry.expires_at:%Y-%m-%d %H:%M}"] if entry.expires_at else []

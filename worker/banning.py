@@ -2,7 +2,8 @@
 
     entries whose time is over, entries that hit too much ─► changes
     late:    pictures whose hits changed while they were being scored
-    waiting: wait for who matches right now ─► what new entries hit among the pictures there are ─► list, newest first
+    waiting: wait for who matches right now ─► what new entries hit among the pictures there are ─► entries that found
+             too much are wide ─► list, newest first
     deciding: the next few pictures of the list ─► `db.bank_redecisions` ─► nothing left: done
 
 Each step is a transaction. One that a process dies in is done again by the next process; a ban of one picture does not
@@ -27,7 +28,8 @@ TURN_S: Final = 10.0
 def run_once(database: Database, surge: int, stop: threading.Event, turn_s: float = TURN_S) -> int:
     """Work until nothing is left, the turn is over or `stop` is set; how many results were decided again.
 
-    `surge`: pictures that an entry may hit in an hour, beyond its average, before it goes into quarantine.
+    `surge`: pictures that an entry may hit in an hour, beyond its average, before it goes into quarantine; and that it
+    may find among those there are before it is shown as wide.
     """
     logger = log.get("maintenance")
     with database.transaction() as session:
@@ -36,12 +38,12 @@ def run_once(database: Database, surge: int, stop: threading.Event, turn_s: floa
             logger.warning("bank entry quarantined", **{**vars(found), "entry_id": str(found.entry_id)})
     until = time.monotonic() + turn_s
     done = 0
-    while not stop.is_set() and time.monotonic() < until and (results := _step(database)) is not None:
+    while not stop.is_set() and time.monotonic() < until and (results := _step(database, surge)) is not None:
         done += results
     return done
 
 
-def _step(database: Database) -> int | None:
+def _step(database: Database, surge: int) -> int | None:
     """One step of whatever comes next; how many results were decided again, None when nothing is left."""
     with database.transaction() as session:
         late = bank_changes.take(session, None, BATCH)
@@ -51,7 +53,7 @@ def _step(database: Database) -> int | None:
     if change is None:
         return None
     if change.state == "waiting":
-        _match(database, change.id)
+        _match(database, change.id, surge)
         return 0
     with database.transaction() as session:
         pictures = bank_changes.take(session, change.id, BATCH)
@@ -64,7 +66,7 @@ def _step(database: Database) -> int | None:
     return None if not pictures and not ended else sums.results
 
 
-def _match(database: Database, change_id: UUID) -> None:
+def _match(database: Database, change_id: UUID, surge: int) -> None:
     """What a change concerns: found among the pictures there are, and listed."""
     with database.transaction() as session:
         bank_changes.wait_for_matching(session)
@@ -74,18 +76,23 @@ def _match(database: Database, change_id: UUID) -> None:
             change = bank_changes.get(session, change_id)
             if change.mode == "match":
                 position = bank_sweep.find(session, change, position)
-            if position is None:
-                bank_changes.list_hit(session, change_id)
-                return
-        _let_through(database)
+        if position is None:
+            break
+        _let_through(database, surge)
+    with database.transaction() as session:
+        wide = bank_surge.measure(session, bank_changes.get(session, change_id), surge)
+    for found in wide:
+        log.get("maintenance").warning("bank entry is wide", **{**vars(found), "entry_id": str(found.entry_id)})
+    with database.transaction() as session:
+        bank_changes.list_hit(session, change_id)
 
 
-def _let_through(database: Database) -> None:
+def _let_through(database: Database, surge: int) -> None:
     """Between two pages of a long list: what a single ban concerns."""
     while True:
         with database.transaction() as session:
             change = bank_changes.next_open(session)
-        if change is None or change.entry_id is None or _step(database) is None:
+        if change is None or change.entry_id is None or _step(database, surge) is None:
             return
 
 

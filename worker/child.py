@@ -7,12 +7,14 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from billiard import active_children, current_process  # type: ignore[import-untyped]
 from celery.signals import worker_process_init, worker_process_shutdown, worker_shutting_down
 
+from db import moderations
 from db.errors import DbError
 from db.session import Database
 from worker import log, wiring
@@ -36,6 +38,7 @@ class Child:
         self._started = time.monotonic()
         self._canary_at: float | None = None
         self._busy = False
+        self._warmed: dict[str, str] = {}
         self._inference: Inference | None = None
         self._predictors: Predictors | None = None
         self._heartbeat = Heartbeat(self._database, "worker", every_s=settings.heartbeat_s, stats=self._stats)
@@ -63,8 +66,28 @@ class Child:
             self._busy = False
 
     def heard_canary(self) -> None:
-        """A canary came through the broker."""
+        """A canary came through the broker: with nothing else to do, be ready for the next upload."""
         self._canary_at = time.monotonic()
+        if self.settings.warm_models:
+            self._warm()
+
+    def _warm(self) -> None:
+        """Load what a single upload needs before one comes: its sender waits, and torch and a network take seconds."""
+        try:
+            with self._database.transaction() as session:
+                models = moderations.models(session)
+        except DbError as error:
+            log.get("worker").warning("no models loaded ahead", code=error.code, error=str(error))
+            return
+        if not models or models == self._warmed:
+            return
+        stage = self._stage()
+        from worker.predictors import ModelUnavailable
+
+        # What does not load is told by the predictors, and asked for again at a later canary.
+        with suppress(ModelUnavailable):
+            stage.predictor(models)
+            self._warmed = models
 
     def _stage(self) -> "Inference":
         if self._inference is None:

@@ -69,12 +69,12 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:  # the top: an expected failure becomes one line, any other keeps its traceback
-        if not _report(error):
+        if not report(error):
             raise
         sys.exit(1)
 
 
-def _report(error: Exception) -> bool:
+def report(error: Exception) -> bool:
     """Print an expected failure; False for one that is a fault of ours and deserves its traceback."""
     from pydantic import ValidationError
 

@@ -28,7 +28,7 @@ Account = Annotated[str | None, typer.Option(help="An account's banks instead of
 def list_(
     name: Annotated[str | None, typer.Argument(metavar="[BANK]", help="Without it: the banks.")] = None,
     account: Account = None,
-    state: Annotated[str | None, typer.Option(help="Only entries in this state, as quarantined.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only entries in this state, as quarantined or wide.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Most entries.")] = 50,
 ) -> None:
     """List the banks, or a bank's entries, newest first."""
@@ -189,7 +189,8 @@ def matches(name: Name, entry: Which, account: Account = None) -> None:
 
 @app.command()
 def release(name: Name, entry: Which, account: Account = None) -> None:
-    """Let an entry out of its quarantine: it counts again, also for what came meanwhile."""
+    """Let an entry out of its quarantine: it counts again, also for what came meanwhile. Or say of a wide one that it
+    is meant to hit so many."""
     from db import bank_entries, banks
     from worker.cli_bank_lists import bank_owner
     from worker.cli_keys import owners_database

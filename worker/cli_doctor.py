@@ -11,7 +11,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor() -> None:
-    """Check database, broker, blob store, disk, networks, models, sandbox and roles, and say the remedy."""
+    """Check database, broker, blob store, disk, networks, models, sandbox, roles and webhooks, and say the remedy."""
     from rich.console import Console
     from rich.markup import escape
 

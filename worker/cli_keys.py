@@ -46,7 +46,10 @@ def owners_place() -> "Iterator[Place]":
 def create(
     name: Annotated[str, typer.Argument(help="What the key is for, to know it again in the list.")],
     account: Account = "local",
-    scope: Annotated[list[str] | None, typer.Option(help="Repeat for several; default: all but system:read.")] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="Repeat for several; default: those for jobs, labels, catalog and uploads."),
+    ] = None,
     days: Annotated[int | None, typer.Option(min=1, help="Days until it expires; without it, never.")] = None,
 ) -> None:
     """Create a key (and its account, if it is new). It is shown once; only its hash is kept."""

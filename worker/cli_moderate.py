@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from worker.client import Client
+    from worker.client import Client, ClientError
 
 LOOK_S = 0.25
 HOLD_S = 20
+AT_ONCE = 16
+"""Pictures that are asked after in one look."""
+OF_PICTURE = ("no_such_file", "not_a_file", "no_picture", "file_too_large", "body_too_large")
 COLOURS = {"approve": "green", "review": "yellow", "reject": "red"}
 
 
@@ -32,29 +35,117 @@ def moderate(
 ) -> None:
     """Have pictures moderated at once, ahead of all jobs, and print each verdict with its reasons.
 
-    Exit code 1 if a picture failed or has no verdict in time; it still gets one, see `GET /v1/moderations/ID`.
+    A picture that cannot be taken is told as `failed`, and the others go on. Exit code 1 if a picture failed or has no
+    verdict in time; one that was sent still gets it, see `GET /v1/moderations/ID`. Ctrl-C says what was sent: 130.
     """
     import time
 
+    from worker.client import ClientError
     from worker.home import Home
     from worker.local import client
 
     said = {"user": user, "product": product, "context": context or None, "policy": policy, "category": category}
     options = {name: text for name, text in said.items() if text is not None}
-    bodies = [_body(picture, options) for picture in pictures]
-    whole = True
     with client(Home.default()) as api:
-        sent = [_send(api, body) for body in bodies]
-        until = time.monotonic() + wait
-        for picture, moderation in zip(pictures, sent, strict=True):
-            answer = _verdict(api, moderation, until)
-            whole = whole and answer["verdict"] is not None
-            if as_json:
-                sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
-            else:
-                _show(picture, answer)
-    if not whole:
+        run = _Run(api, as_json=as_json)
+        try:
+            for picture in pictures:
+                run.send(picture, options)
+                run.look()
+            until = time.monotonic() + wait
+            while run.pending and (left := until - time.monotonic()) > 0:
+                run.look(hold=max(1, int(min(HOLD_S if len(run.pending) == 1 else 1, left))))
+                if run.pending:
+                    time.sleep(LOOK_S)  # the API may have no thread to spare that waits
+        except KeyboardInterrupt:
+            run.stopped("Stopped", len(pictures))
+            raise typer.Exit(130) from None
+        except ClientError:
+            if len(pictures) > 1:  # what is wrong is told by whoever catches it
+                run.stopped(f"Stopped at {picture}" if run.told < len(pictures) else "Stopped", len(pictures))
+            raise
+        run.leave()
+    if run.decided < len(pictures):
         raise typer.Exit(1)
+
+
+class _Run:
+    """Pictures on their way: what was sent, what waits, what was told. Prints each as soon as there is something."""
+
+    def __init__(self, api: "Client", *, as_json: bool) -> None:
+        self._api = api
+        self._as_json = as_json
+        self.pending: list[tuple[str, dict[str, Any]]] = []
+        self.told = 0
+        self.sent = 0
+        self.decided = 0
+
+    def send(self, picture: str, options: dict[str, str]) -> None:
+        """Send one; ClientError for what would be wrong with every other one too."""
+        from worker.client import ClientError
+
+        try:
+            moderation = _send(self._api, _body(picture, options))
+        except ClientError as error:
+            if not _is_of_picture(error):
+                raise
+            self._tell(picture, {"id": None, "state": "failed", "verdict": None, "code": error.code} | _said(error))
+            return
+        self.sent += 1
+        self.pending.append((picture, moderation))
+
+    def look(self, hold: float = 0) -> None:
+        """Ask for the oldest of what waits, the first one held by the API for `hold` seconds, and tell what ended."""
+        from functools import partial
+
+        from worker.patience import until_answered
+
+        left = []
+        for n, (picture, before) in enumerate(self.pending[:AT_ONCE]):
+            found = before
+            if found["state"] == "pending":
+                found = until_answered(partial(self._api.moderation, before["id"], wait_s=0 if n else int(hold)))
+            if found["state"] == "pending":
+                left.append((picture, found))
+            else:
+                self._tell(picture, found)
+        self.pending[:AT_ONCE] = left
+
+    def leave(self) -> None:
+        """Tell of what still waits that it does."""
+        for picture, moderation in self.pending:
+            self._tell(picture, moderation)
+        self.pending = []
+
+    def stopped(self, why: str, count: int) -> None:
+        """Tell how far it came, on stderr after what waits."""
+        self.leave()
+        typer.echo(f"{why}: {self.sent} of {count} sent, {self.decided} have a verdict; the others get it.", err=True)
+
+    def _tell(self, picture: str, answer: dict[str, Any]) -> None:
+        self.told += 1
+        self.decided += answer["verdict"] is not None
+        if not self._as_json:
+            _show(picture, answer)
+            return
+        named = answer if answer["id"] else {"picture": picture, **answer}
+        sys.stdout.write(json.dumps(named, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
+
+def _is_of_picture(error: "ClientError") -> bool:
+    """Whether it is this picture that is wrong, and another one may be taken."""
+    from worker.client import ApiProblem
+
+    fields = {each.get("field") for each in error.errors} if isinstance(error, ApiProblem) else set()
+    return error.code in OF_PICTURE or (error.code == "invalid_body" and fields == {"url"})
+
+
+def _said(error: "ClientError") -> dict[str, Any]:
+    from worker.client import ApiProblem
+
+    faults = error.errors if isinstance(error, ApiProblem) else []
+    return {"detail": " ".join([str(error), *(str(each.get("detail")) for each in faults)])}
 
 
 def _body(picture: str, options: dict[str, str]) -> tuple[bytes, str, dict[str, str]]:
@@ -85,37 +176,20 @@ def _send(api: "Client", body: tuple[bytes, str, dict[str, str]]) -> dict[str, A
     return until_answered(lambda: api.moderate(data, kind, params=params, wait_s=0, idempotency_key=key))
 
 
-def _verdict(api: "Client", moderation: dict[str, Any], until: float) -> dict[str, Any]:
-    """The moderation when it is no longer pending, or as it is when the time is over."""
-    import time
-    from functools import partial
-
-    from worker.patience import until_answered
-
-    while moderation["state"] == "pending" and (left := until - time.monotonic()) > 0:
-        hold = min(HOLD_S, max(1, int(left)))
-        moderation = until_answered(partial(api.moderation, moderation["id"], wait_s=hold))
-        if moderation["state"] == "pending":
-            time.sleep(LOOK_S)  # the API may have no thread to spare that waits
-    return moderation
-
-
 def _show(picture: str, answer: dict[str, Any]) -> None:
-    """The verdict, the picture, and a line for every reason."""
+    """The verdict, the picture, its moderation and its item, and a line for every reason."""
     from worker.screen import console, plain
 
     screen = console()
     word = answer["verdict"] or answer["state"]
-    screen.print(
-        f"[{COLOURS.get(word, 'magenta')}]{plain(word):8}[/] {plain(picture)}  [dim]{plain(answer['id'])}[/]",
-        soft_wrap=True,
-    )
+    ids = f"  [dim]{plain(answer['id'])}  item {plain(answer['item_id'])}[/]" if answer["id"] else ""
+    screen.print(f"[{COLOURS.get(word, 'magenta')}]{plain(word):8}[/] {plain(picture)}{ids}", soft_wrap=True)
     if answer["code"] is not None:
         detail = f": {plain(answer['detail'])}" if answer["detail"] else ""
         screen.print(f"         {plain(answer['code'])}{detail}", soft_wrap=True)
-    for reason in (answer["moderation"] or {}).get("reasons", []):
+    for reason in (answer.get("moderation") or {}).get("reasons", []):
         screen.print(f"         {_reason(reason)}", soft_wrap=True)
-    decision = (answer["moderation"] or {}).get("decision")
+    decision = (answer.get("moderation") or {}).get("decision")
     if decision is not None:
         screen.print(f"         decided by a person: {plain(decision['verdict'])}", soft_wrap=True)
 

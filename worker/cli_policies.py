@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker import cli_whatif
+from worker import cli_policy_diff, cli_whatif
 
 if TYPE_CHECKING:
+    from db.policy import Policy
     from db.policy_text import Written
     from db.session import Session
 
@@ -24,10 +25,12 @@ STATES = {"active": "green", "draft": "yellow", "retired": "dim"}
 
 @app.command()
 def check(file: File) -> None:
-    """Say whether a file is a policy, and if not, in which lines it is wrong. Needs no database."""
+    """Say whether a file is a policy, and if not, in which lines it is wrong. Needs no database; where one is at hand,
+    names that it does not know are told too."""
     found = _read(file)
     classes = ", ".join(found.policy.classes) or "none"
     typer.echo(f"{file} is good: policy {found.policy.name}, {len(found.policy.rules)} rules; classes: {classes}")
+    _warn_at_hand(found.policy)
 
 
 @app.command()
@@ -37,7 +40,7 @@ def add(
     activate: Annotated[bool, typer.Option("--activate", help="Let it decide at once, where it is assigned.")] = False,
 ) -> None:
     """Save a policy as a draft: the next version of its name."""
-    from db import policies
+    from db import policies, policy_warnings
     from worker.cli_keys import owners_database
 
     new = _read(file)
@@ -46,10 +49,9 @@ def add(
         row = policies.add(session, owner, new, actor="cli")
         if activate:
             row = policies.activate(session, owner, row.name, row.version, actor="cli")
-        unknown = policies.unknown_classes(session, new.policy)
+        warnings = policy_warnings.warnings(session, owner, new.policy)
     typer.echo(f"{row.ref} is {row.state}")
-    for label in unknown:
-        typer.echo(f"{label} is no class of the active moderation model: pictures will go to review", err=True)
+    cli_whatif.warn(warnings)
 
 
 @app.command()
@@ -82,6 +84,9 @@ def assign(
     account: Annotated[str | None, typer.Option(help="For this account; without it, for all.")] = None,
     context: Annotated[str | None, typer.Option(help='In this context ("": none); without it, in all.')] = None,
     nothing: Annotated[bool, typer.Option("--nothing", help="Take back what is assigned there.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="With --nothing for all accounts and contexts: do not ask.")
+    ] = False,
 ) -> None:
     """Say where a policy decides. The most specific assignment counts: of account and context, account, context."""
     from db import policy_assignments
@@ -91,10 +96,19 @@ def assign(
         raise typer.BadParameter("give a policy's name, or --nothing", param_hint="NAME")
     if context is not None and not re.fullmatch(r"[a-z0-9_.-]{0,64}", context):
         raise typer.BadParameter("expected a name of a-z, 0-9, _ . - (64 at most)", param_hint="--context")
+    if nothing and account is None and context is None and not yes:
+        _ask_for_nothing()
     with owners_database() as database, database.transaction() as session:
-        row = policy_assignments.assign(session, _owner(session, account), context, name, actor="cli")
+        owner = _owner(session, account)
+        row = policy_assignments.assign(session, owner, context, name, actor="cli")
+        instead = policy_assignments.deciding_name(session, owner, context)
     where = f"{'all accounts' if account is None else f'account {account}'}, {_context(context)}"
-    typer.echo(f"{where}: {name if row else 'nothing'} {'decides' if name else 'is assigned any more'}")
+    if name is not None:
+        typer.echo(f"{where}: {name} decides")
+        return
+    taken = "what was assigned is taken back" if row else "nothing was assigned"
+    now = f"{instead} decides" if instead else "no policy decides: every new picture will go to people"
+    typer.echo(f"{where}: {taken}; {now}")
 
 
 @app.command(name="list")
@@ -175,6 +189,42 @@ def history(
         screen.print(act)
 
 
+def _ask_for_nothing() -> None:
+    """Usage error without a terminal, Abort by a no: whoever leaves out --account rarely means the whole system."""
+    import sys
+
+    what = "This takes back what decides for all accounts and contexts: every new picture will go to people"
+    if not sys.stdin.isatty():
+        raise typer.BadParameter(f"{what}. Name --account or --context, or say --yes", param_hint="--nothing")
+    typer.confirm(f"{what} (--account and --context name one place). Take it back?", abort=True)
+
+
+def _warn_at_hand(policy: "Policy") -> None:
+    """Tell of names that a configured or running database does not know; none is started for it."""
+    import os
+
+    from db import policy_warnings
+    from db.errors import DbError
+    from db.session import Database
+    from worker.home import Home
+    from worker.local import place
+
+    home = Home.default()
+    if not os.environ.get("TAGMILL_DATABASE_URL") and not home.running():
+        return
+    with place(home) as where:
+        database = Database(where.database_url, pool_size=1, application_name="tagmill cli")
+        try:
+            with database.transaction() as session:
+                cli_whatif.warn(policy_warnings.warnings(session, None, policy))
+        except DbError:
+            typer.echo(
+                "The database cannot be asked: whether its classes, tags and banks exist is not known.", err=True
+            )
+        finally:
+            database.dispose()
+
+
 def _read(file: Path) -> "Written":
     """Raises PolicyError, with every line that is wrong."""
     from db import policy_text
@@ -204,3 +254,4 @@ def _minute(when: datetime | None) -> str:
 
 
 cli_whatif.register(app)
+cli_policy_diff.register(app)

@@ -27,6 +27,9 @@ Older = Annotated[
 Label = Annotated[str | None, typer.Option(help="Results with this label, or with this class's score in --score.")]
 Score = Annotated[str, typer.Option(metavar="LOW:HIGH", help="Band of the label's score, or else of the best tag's.")]
 Verdict = Annotated[str | None, typer.Option(help="Results with this verdict.")]
+Reason = Annotated[
+    str | None, typer.Option(metavar="CODE", help="Verdicts with this reason, as moderation_late, whoever made them.")
+]
 Product = Annotated[str | None, typer.Option(help="Results of this product; * stands for anything.")]
 Job = Annotated[UUID | None, typer.Option(help="Results of this job.")]
 
@@ -40,12 +43,13 @@ def plan(
     label: Label = None,
     score: Score = "0:1",
     verdict: Verdict = None,
+    reason: Reason = None,
     product: Product = None,
     job: Job = None,
     account: Account = "local",
 ) -> None:
     """Count what a rerun would analyse and estimate its time. Changes nothing."""
-    selection = _selection(every, older_than, label, score, verdict, product, job)
+    selection = _selection(every, older_than, label, score, verdict, product, job, reason)
     with _opened(account) as (database, account_id):
         typer.echo(_words(_planned(database, account_id, model, task, selection)))
 
@@ -59,6 +63,7 @@ def start(
     label: Label = None,
     score: Score = "0:1",
     verdict: Verdict = None,
+    reason: Reason = None,
     product: Product = None,
     job: Job = None,
     account: Account = "local",
@@ -67,7 +72,7 @@ def start(
     """Start a rerun in the bulk lane, after showing its plan. Prints its id; nothing published changes."""
     from db import reruns
 
-    selection = _selection(every, older_than, label, score, verdict, product, job)
+    selection = _selection(every, older_than, label, score, verdict, product, job, reason)
     with _opened(account) as (database, account_id):
         planned = _planned(database, account_id, model, task, selection)
         typer.echo(_words(planned), err=True)
@@ -159,6 +164,7 @@ def _selection(
     verdict: str | None,
     product: str | None,
     job: UUID | None,
+    reason: str | None,
 ) -> "Selection":
     from db.reruns import Selection
 
@@ -167,7 +173,7 @@ def _selection(
         band = float(low or 0), float(high or 1)
     except ValueError:
         raise typer.BadParameter("expected LOW:HIGH, as 0.3:0.7", param_hint="--score") from None
-    return Selection(every, older_than, label, *band, verdict, product, job)
+    return Selection(every, older_than, label, *band, verdict, product, job, reason)
 
 
 def _planned(database: "Database", account_id: int, model: str | None, task: str, selection: "Selection") -> "Plan":

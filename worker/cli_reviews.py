@@ -178,7 +178,8 @@ def _print(automation: "Automation", people: "Reviewing", names: dict[str, str],
         strata.add_column(heading, justify="right")
     for each in automation.strata:
         about = "" if each.verdict == "review" else "≈ "
-        numbers = (f"{about}{each.pictures:.0f}", str(each.drawn), str(each.answered), _share(each.rejected))
+        pictures = f"{about}{each.pictures:.0f}" if each.drawn or not about else "unknown: none drawn"
+        numbers = (pictures, str(each.drawn), str(each.answered), _share(each.rejected))
         strata.add_row(each.verdict, *numbers)
     screen.print(strata)
     whole = people.agreement[0]

@@ -123,7 +123,8 @@ def role(
         people.set_role(session, person, role, actor=ACTOR)
         if operator is not None:
             people.set_operator(session, person, operator, actor=ACTOR)
-    typer.echo(f"{person.name} is {role} now.")
+        also = ", operator" if person.operator else ""
+    typer.echo(f"{person.name} is {role}{also} now.")
 
 
 @app.command()

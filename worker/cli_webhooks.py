@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Have events sent to your servers, and see how that went.", no_args_is_help=True)
 Id = Annotated[UUID, typer.Argument(metavar="WEBHOOK", help="Its id, see list.", show_default=False)]
+PING_S = 30
+"""How long a ping is waited for."""
 _COLOURS = {"enabled": "green", "delivered": "green", "pending": "yellow", "disabled": "red", "failed": "red"}
 
 
@@ -105,14 +107,22 @@ def remove(webhook: Id) -> None:
 
 @app.command()
 def ping(webhook: Id) -> None:
-    """Send a `webhook.ping` to it alone, and wait for how that ends. Exit code 1 if it failed."""
+    """Send a `webhook.ping` to it alone, and wait for how that ends. Exit code 1 if it failed, or is held back because
+    the endpoint only fails."""
     import time
+    from datetime import timedelta
 
-    from worker.screen import console
+    from worker.screen import console, counted
 
     with _client() as client:
         made = client.call("POST", f"/v1/webhooks/{webhook}/ping")
-        for _ in range(60):
+        hook = client.call("GET", f"/v1/webhooks/{webhook}")
+        since, until = datetime.fromisoformat(made["created_at"]), hook["paused_until"]
+        if until and datetime.fromisoformat(until) > since + timedelta(seconds=PING_S):
+            why = f"held back until {_when(until)}, {counted(hook['failures'], 'failure')} in a row"
+            console().print(f"{_line(made)}, {why}: it is sent then", soft_wrap=True)
+            raise typer.Exit(1)
+        for _ in range(2 * PING_S):
             found = client.call("GET", f"/v1/webhooks/{webhook}/deliveries/{made['id']}")
             if found["state"] != "pending":
                 break
@@ -216,7 +226,7 @@ def _line(row: dict[str, Any]) -> str:
 
     how = f" ({plain(row['code'])})" if row["code"] else ""
     tries = "1 try" if row["attempts"] == 1 else f"{row['attempts']} tries"
-    due = f", next {_when(row['next_at'])}" if row["next_at"] else ""
+    due = f", next {_when(row['next_at'])}" if row["next_at"] and row["attempts"] else ""  # untried: as soon as it may
     head = f"{plain(row['id'])}  {_when(row['created_at'])}  [bold]{plain(row['type'])}[/]"
     return f"{head}\n  {_coloured(row['state'])}{how}, {tries}{due}"
 

@@ -47,14 +47,17 @@ def try_(
 ) -> None:
     """Replay a policy over stored scores: which verdicts would be others, by which rules, and what people would have
     to look at. Nothing is changed, and no network runs."""
-    from db import policy_text
+    from db import policy_text, policy_warnings
     from worker import replaying
     from worker.cli_datasets import opened
 
     decided = policy_text.read(text_of(file)).policy
     with opened() as (database, _, _):
         window = _window(days, since, until, context, job, decided_by)
-        found = replaying.replay(database, decided, window, account_id=_account(database, account))
+        owner = _account(database, account)
+        with database.transaction() as session:
+            warn(policy_warnings.warnings(session, owner, decided))
+        found = replaying.replay(database, decided, window, account_id=owner)
     if as_json:
         typer.echo(json.dumps({"policy": decided.ref, "window": window.document(), **found}, indent=2))
         return
@@ -95,6 +98,14 @@ def redecide(
             typer.confirm("Decide these results again?", abort=True)
         found = replaying.replay(database, decided, window, account_id=owner, write="cli")
     typer.echo(f"{found['written']} of {found['analyses']} results were decided again by {decided.ref}")
+
+
+def warn(warnings: list[str]) -> None:
+    """What may not be meant, on stderr: stdout may be JSON."""
+    from worker.screen import console, plain
+
+    for words in warnings:
+        console(stderr=True).print(f"[yellow]Warning[/]: {plain(words)}", soft_wrap=True)
 
 
 def text_of(file: Path) -> str:
@@ -171,7 +182,9 @@ def _flips(found: dict[str, Any]) -> "RenderableType":
     table.add_column("To look at", overflow="fold")
     for flip in found["flips"]:
         change = f"[{COLOURS[flip['before']]}]{flip['before']}[/] → [{COLOURS[flip['after']]}]{flip['after']}[/]"
-        rules = ", ".join(f"{plain(rule['rule'] or '–')} {rule['count']:,}" for rule in flip["rules"][:3])
+        rules = ", ".join(
+            f"{plain(rule['rule'] or rule['reason'] or '–')} {rule['count']:,}" for rule in flip["rules"][:3]
+        )
         table.add_row(change, f"{flip['count']:,}", rules, (flip["samples"] or [""])[0])
     return table
 

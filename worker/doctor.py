@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker import doctor_banks, doctor_drift, doctor_models, doctor_roles
+from worker import doctor_banks, doctor_drift, doctor_models, doctor_policies, doctor_roles, doctor_webhooks
 from worker.findings import Finding, State, first_line
 from worker.home import Home
 from worker.local import Place
@@ -179,7 +179,9 @@ CHECKS = (
     Check("sandbox", sandbox, _SANDBOX),
     Check("roles", doctor_roles.roles, "tagmill migrate", needs_database=True),
     Check("drift", doctor_drift.drifted, "tagmill migrate", needs_database=True),
+    Check("policies", doctor_policies.policies, "tagmill migrate", needs_database=True),
     Check("banks", doctor_banks.banks, "tagmill migrate", needs_database=True),
+    Check("webhooks", doctor_webhooks.webhooks, "tagmill migrate", needs_database=True),
 )
 
 

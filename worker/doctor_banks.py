@@ -1,4 +1,4 @@
-"""The doctor's look at hash banks: entries in quarantine, and changes that nobody works off."""
+"""The doctor's look at hash banks: entries in quarantine, wide ones, and changes that nobody works off."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ SLOW_S = 60.0
 
 
 def banks(where: Place) -> Iterator[Finding]:
-    """One finding; none where there are no banks."""
+    """A finding for each thing that somebody should look at, or a good one; none where there are no banks."""
     at = Database(where.database_url, pool_size=1)
     try:
         with at.transaction() as session:
@@ -22,10 +22,14 @@ def banks(where: Place) -> Iterator[Finding]:
         return
     said = f"{state.banks} with {state.entries} entries"
     if state.quarantined:
-        first = ", ".join(state.names)
-        said += f"; {state.quarantined} in quarantine ({first})"
-        yield Finding("banks", "warning", said, "tagmill banks list BANK --state quarantined; then release or remove")
-    elif state.waits_s > SLOW_S:
+        held = f"{said}; {state.quarantined} in quarantine ({', '.join(state.names)})"
+        yield Finding("banks", "warning", held, "tagmill banks list BANK --state quarantined; then release or remove")
+    if state.wide:
+        wide = f"{said}; {state.wide} found very many of the pictures there were ({', '.join(state.wide_names)})"
+        yield Finding("banks", "warning", wide, "tagmill banks list BANK --state wide; then release or remove")
+    if state.quarantined or state.wide:
+        return
+    if state.waits_s > SLOW_S:
         said += f"; a change waits for {state.waits_s:.0f} s"
         yield Finding("banks", "warning", said, "tagmill maintenance must run: it works off bans")
     else:

@@ -14,13 +14,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from db import banks, chunks, images, policy, recording, rerun_policies
+from db import chunks
 from db.blobs import LocalBlobs
 from db.chunks import ChunkImage
 from db.errors import BlobError, LeaseLost, Unavailable
-from db.session import Database, Session
+from db.recording import InferOutcome
+from db.session import Database
 from ml.batcher import Predicts
-from worker import failpoints
+from worker import failpoints, infer_rows
 from worker.heartbeat import Counters, Stopwatch
 from worker.infer_stream import Stream
 from worker.infer_work import Work
@@ -108,24 +109,13 @@ class Inference:
                 )
                 if not claimed:
                     return None
-                chunk = claimed[0]
-                members = chunks.images_of(session, chunk)
-                rules = policy.validate(chunk.policy)
-                others = {each: policy.validate(found) for each, found in chunk.options.get("policies", {}).items()}
-                contexts = rerun_policies.contexts(session, chunk)
-                models = {task: ref for task, ref in chunk.models.items() if ref}
-                shas = [image.sha256 for image in members]
-                scored: dict[bytes, dict[str, dict[str, object]]] = {}
-                for ref in models.values():
-                    for sha, analysis in images.analyses_of(session, chunk.account_id, shas, ref).items():
-                        scored.setdefault(sha, {})[ref] = analysis
-                hits = banks.hits_of(session, chunk.account_id, shas)
+                work = infer_rows.read(session, claimed[0])
         except Unavailable as error:
             self._log.warning("no chunk claimed", error=str(error))
             return None
-        self.leases.add(chunk)
+        self.leases.add(work.chunk)
         failpoints.hit("infer_after_claim")
-        return Work(chunk, members, rules, models, scored, hits, contexts, others)
+        return work
 
     def predictor(self, models: Mapping[str, str]) -> Predicts:
         """The predictor of these models, loaded at the first use. Raises ModelUnavailable."""
@@ -160,7 +150,7 @@ class Inference:
         failpoints.hit("after_infer_commit")
         self._drained.chunks += 1
         self._drained.images += len(outcomes)
-        self.counters.add(chunks=1, images=len(outcomes))
+        self.counters.add(chunks=1, images=len(outcomes), late=len(outcomes) * work.late)
 
     def give_back(self, work: Work, *, delay_s: float = 0.0) -> None:
         """Make a chunk ready again with its attempt returned; scores it has already are kept."""
@@ -168,21 +158,16 @@ class Inference:
         try:
             with self._database.transaction() as session:
                 if chunks.release(session, work.chunk, delay_s=delay_s):
-                    self._store_scores(session, work)
+                    infer_rows.store_scores(session, work)
         except Unavailable as error:
             self._log.warning("chunk not given back, its lease will run out", chunk=work.chunk.id, error=str(error))
 
-    def _recorded(self, work: Work, outcomes: list[recording.InferOutcome]) -> bool:
+    def _recorded(self, work: Work, outcomes: list[InferOutcome]) -> bool:
         try:
             with Stopwatch(self.counters, "record_s"), self._database.transaction() as session:
-                self._store_scores(session, work)
-                recording.finish_infer(session, work.chunk, outcomes, audit_share=self.settings.audit_share)
+                infer_rows.record(session, work, outcomes, audit_share=self.settings.audit_share)
                 failpoints.hit("before_infer_commit")
         except Unavailable as error:
             self._log.warning("chunk not recorded yet", chunk=work.chunk.id, error=str(error))
             return False
         return True
-
-    def _store_scores(self, session: Session, work: Work) -> None:
-        for ref in sorted(work.fresh):
-            images.record_analyses(session, work.chunk.account_id, ref, work.fresh[ref])

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from types import FrameType
+from uuid import UUID
 
 from db import buckets, delivery_queue, hosts, idempotency, locks, sessions, shadow, workers
 from db.errors import DbError
@@ -18,12 +19,15 @@ from db.session import Database
 from worker import deliver, finalise, log, model_moves, sealing, wiring
 from worker.dispatch import Dispatcher, Turns
 from worker.heartbeat import Counters, Heartbeat
+from worker.late import Decider
 from worker.log import Throttle
 from worker.reap import Reaper
 from worker.replaying import Replayer
+from worker.reporting import REVIEWS_EVERY_S, Report
 from worker.settings import WorkerSettings
 
 BAN_EVERY_S = 1.0  # where nothing waits it is four looks at indexes
+LATE_EVERY_S = 1.0  # where no policy has a limit it is one look at the jobs that are open
 MODELS_EVERY_S = 1.0
 REPLAY_EVERY_S = 1.0  # somebody waits for it
 SEAL_EVERY_S = 1.0  # where nothing waits it is one look at an empty table
@@ -39,8 +43,10 @@ class Duty:
     run: Callable[[], int]
 
 
-def duties(settings: WorkerSettings, database: Database, dispatcher: Dispatcher, stop: threading.Event) -> list[Duty]:
-    """What this process does, and how often."""
+def duties(
+    settings: WorkerSettings, database: Database, dispatcher: Dispatcher, owner: UUID, stop: threading.Event
+) -> list[Duty]:
+    """What this process does, and how often; `owner` is its name in the leases it takes."""
 
     # Twice what a live owner may need: a beat, or a third of a lease to extend it.
     grace_s = max(2 * settings.heartbeat_s, settings.lease_s * 2 / 3)
@@ -85,6 +91,7 @@ def duties(settings: WorkerSettings, database: Database, dispatcher: Dispatcher,
         Duty("seal", SEAL_EVERY_S, lambda: sealing.run_once(database)),
         Duty("tidy", settings.tidy_every_s, tidy),
         Duty("ban", BAN_EVERY_S, ban),
+        Duty("late", LATE_EVERY_S, Decider(settings, database, owner, stop).run_once),
         Duty("models", MODELS_EVERY_S, lambda: model_moves.due(database, model_moves.in_a_process)),
         Duty("replay", REPLAY_EVERY_S, Replayer(database, stop).run_once),
         Duty("drift", DRIFT_EVERY_S, compute_drift),
@@ -122,11 +129,14 @@ def main() -> int:
     database = wiring.database(settings, "maintenance")
     dispatcher = Dispatcher(settings, database)
     counters = Counters()
-    with Heartbeat(database, "maintenance", every_s=settings.heartbeat_s, stats=counters.snapshot) as beat:
+    report = Report(settings, counters)
+    with Heartbeat(database, "maintenance", every_s=settings.heartbeat_s, stats=report.stats) as beat:
         threads = [
             threading.Thread(target=keep, args=(duty, stop, counters), name=duty.name)
-            for duty in duties(settings, database, dispatcher, stop)
+            for duty in duties(settings, database, dispatcher, beat.id, stop)
         ]
+        count = Duty("count", REVIEWS_EVERY_S, lambda: report.count_reviews(database))
+        threads.append(threading.Thread(target=keep, args=(count, stop, counters), name=count.name))
         threads.append(threading.Thread(target=deliver.keep, args=(settings, beat.id, stop, counters), name="webhooks"))
         for thread in threads:
             thread.start()

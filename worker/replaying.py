@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from db import bank_changes, bank_redecisions, policy, redecide, replays, whatif
+from db import bank_changes, bank_doubt, bank_redecisions, policy, redecide, replays, whatif
 from db.errors import LeaseLost, Unavailable
 from db.ids import uuid7
 from db.policy import Policy
@@ -153,7 +153,7 @@ def _decided(
     """The account of each result of a slice, counted, and what becomes of it; None where nothing does."""
     with database.transaction() as session:
         for stored in whatif.stored(session, window, part, known, account_id=account_id, tags=decided_by.reads_tags):
-            verdict = policy.decide(decided_by, stored.evidence)
+            verdict = bank_doubt.decide(decided_by, stored.evidence, stored.suspended)
             tally.add(stored, verdict)
             same = verdict.verdict == stored.verdict and verdict.rule == stored.rule
             if same or stored.person is not None:
@@ -183,7 +183,7 @@ def _write(database: Database, changes: list[tuple[int, Change]], actor: str) ->
                 with database.transaction() as session:
                     bank_changes.share_lock(session)
                     made = redecide.apply(session, account, mine, kind="policy", actor=actor)
-                    used = {change.sha256: [hit["entry"] for hit in change.patch["hits"]] for change in made}
+                    used = {change.sha256: bank_doubt.entries(change.patch) for change in made}
                     # What banks said was read when the replay began: a ban since then must not be undone by it.
                     bank_redecisions.note_late(session, account, used)
                 written += len(made)

@@ -117,6 +117,10 @@ class WorkerSettings(StorageSettings):
     decode_threads: int = Field(2, ge=1, description="Threads that decode working copies ahead.")
     infer_ahead: int = Field(64, ge=1, description="Decoded pictures kept ahead of the device.")
     infer_budget_s: float = Field(300, gt=0, description="Time after which an inference task hands back.")
+    warm_models: bool = Field(
+        True,
+        description="Load what single uploads need before the first one comes, so that its sender waits no longer.",
+    )
     model_load_s: float = Field(300, gt=0, description="Longest time a model may take to load.")
     model_retry_s: float = Field(
         30,

@@ -130,7 +130,9 @@ def entry(call: PageCall, bank_id: UUID, entry_id: UUID, way: str) -> Response:
         if way == "remove":
             bank_entries.remove(session, *here, call.actor)
         elif way == "release":
-            bank_entries.release(session, *here, call.actor)
+            _, change = bank_entries.release(session, *here, call.actor)
+            if change is None:
+                return redirect(call, f"{HERE}/{bank_id}/entries/{entry_id}", "Noted: it is meant to hit that many.")
         else:
             bank_entries.change(session, *here, call.actor, enabled=way == "on")
     told = {"on": "The entry is on.", "off": "The entry is off.", "remove": "The entry is removed.",

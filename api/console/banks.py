@@ -22,7 +22,7 @@ pages = Pages("banks", Nav("Banks", HERE, icon="bank", role="viewer", order=55))
 ENTRIES = 20
 SHOWN = 5
 PICTURES = 36
-STATES = {"on": "good", "off": "off", "expired": "off", "quarantined": "bad"}
+STATES = {"on": "good", "wide": "warn", "off": "off", "expired": "off", "quarantined": "bad"}
 MODES = {
     "match": "looks for pictures",
     "recheck": "decides again what was hit",
@@ -33,7 +33,7 @@ MODES = {
 class BankQuery(Parameters):
     """Which entries."""
 
-    state: Literal["on", "off", "expired", "quarantined"] | None = None
+    state: Literal["on", "wide", "off", "expired", "quarantined"] | None = None
     cursor: str | None = Field(default=None, max_length=100)
     item: str | None = Field(default=None, max_length=100, description="An item to fill into the form.")
 

@@ -14,7 +14,7 @@ from api.console.rendering import render
 from api.errors import Problem
 from api.routing import Parameters
 from api.schemas import Verdict
-from db import decision_history, items, job_figures, jobs, people
+from db import decision_history, items, job_figures, jobs, people, veils
 from db import labels as said
 from db.codes import CODES
 
@@ -83,12 +83,14 @@ def item(call: PageCall, item_id: str) -> Response:
             decisions = decision_history.of_item(session, call.account_id, found.job_id, found.seq, sha256, job.context)
             history = said.history(session, call.account_id, sha256)
         names = people.names(session, call.account_id)
+        veiled = not veils.clear_for_people(session, call.account_id, found)
     moderation = found.moderation or {}
     return render(
         call,
         "item.html",
         title=found.client_id or found.filename or f"Picture {found.seq + 1}",
         item=found,
+        veiled=veiled,
         job=job,
         moderation=moderation,
         scores=dict(sorted((moderation.get("scores") or {}).items(), key=lambda each: -each[1])),

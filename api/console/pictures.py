@@ -1,8 +1,8 @@
 """Pictures for people: small copies of working copies, made here; grey and blurred unless there is a reason not to.
 
-What a person approved or the machine let pass is shown as it is; everything else is veiled on the server until
-somebody with the role `reviewer` asks for it. A grant to see one picture is signed with the session's own token: it
-opens that picture, in that session, for ten minutes.
+What a person approved or the machine let pass is shown as it is, unless somebody is to look at it again (`db.veils`).
+Everything else is veiled on the server until somebody with the role `reviewer` asks for it. A grant to see one picture
+is signed with the session's own token: it opens that picture, in that session, for ten minutes.
 """
 
 import io
@@ -20,7 +20,7 @@ from api.console.pages import Form, PageCall, Pages, wants_json
 from api.console.rendering import inside, render
 from api.errors import Problem
 from api.routing import Parameters
-from db import items
+from db import items, veils
 from db.errors import BlobMissing, NotFound
 from db.items import ItemView
 from db.session import Session
@@ -79,24 +79,20 @@ def show(call: PageCall, item_id: str, query: PictureQuery) -> Response:
     _check(query.size)
     with call.transaction() as session:
         item = items.get(session, call.account_id, item_id)
+        clear = _granted(call, item_id, query.clear)
+        clear = clear or (not query.veil and veils.clear_for_people(session, call.account_id, item))
     if item.work_key is None:
         raise NotFound("The item has no picture.")
     try:
         data = call.house.blobs.get(item.work_key)
     except BlobMissing:
         raise NotFound("The picture is gone.") from None
-    clear = _granted(call, item_id, query.clear) or (not query.veil and is_open(item))
     return Response(small(data, query.size, veiled=not clear), content_type="image/jpeg", headers=HEADERS)
 
 
 def _check(size: int) -> None:
     if size not in SIZES:
         raise Problem("invalid_parameter", f"There are the sizes {', '.join(map(str, SIZES))}.")
-
-
-def is_open(item: ItemView) -> bool:
-    """Whether the picture may be shown to everybody of the account: its verdict, a person's first, is `approve`."""
-    return (item.moderation or {}).get("verdict") == "approve"
 
 
 def _granted(call: PageCall, item_id: str, given: str | None) -> bool:

@@ -9,10 +9,9 @@ from pydantic import ConfigDict, Field
 
 from api.console.pages import Form, Nav, PageCall, Pages
 from api.console.rendering import redirect, render
-from api.policies import warnings_of
 from api.policy_schemas import ContextName, PolicyName
 from api.routing import Parameters
-from db import policies, policy, policy_assignments, policy_text
+from db import policies, policy, policy_assignments, policy_text, policy_warnings
 from db.policy_rules import PolicyError, PolicyFault
 from db.policy_tables import PolicyVersion
 from db.policy_text import MAX_CHARACTERS, Written
@@ -114,7 +113,7 @@ def save(call: PageCall) -> Response:
     except PolicyError as error:
         return _editor(call, text, error.faults)
     with call.transaction() as session:
-        warnings = warnings_of(session, new.policy)
+        warnings = policy_warnings.warnings(session, call.account_id, new.policy)
         if asked.act == "check":
             return _editor(call, text, checked=new, warnings=warnings)
         row = policies.add(session, call.account_id, new, actor=call.actor)
@@ -169,7 +168,7 @@ def _version(call: PageCall, session: Session, row: PolicyVersion, against: int 
     values: dict[str, Any] = {
         "row": row,
         "rules": policy.validate(row.document),
-        "warnings": warnings_of(session, policy.validate(row.document)),
+        "warnings": policy_warnings.warnings(session, call.account_id, policy.validate(row.document)),
         "lines": policies.source(row).splitlines(),
         "versions": rows,
         "history": policies.history(session, call.account_id, row.name, limit=20),

@@ -56,6 +56,20 @@ DOCUMENT: dict[str, Any] = {
     "otherwise": "approve",
     "on_missing": "review",
     "audit_share": 0.005,
+    "reject_reasons": [
+        {
+            "code": "nudity",
+            "text": "The picture shows nudity or sexual content, which is not allowed here.",
+        },
+        {
+            "code": "drawn_sexual_content",
+            "text": "The picture shows drawn or animated sexual content, which is not allowed here.",
+        },
+        {
+            "code": "not_allowed",
+            "text": "The picture breaks the rules for pictures of this shop.",
+        },
+    ],
 }
 
 # Whoever has saved a version 2 of that name keeps it.

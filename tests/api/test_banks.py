@@ -322,3 +322,23 @@ def test_the_metrics_count_hits_and_quarantined_entries(
     text_ = client.get("/metrics").text
     assert "tagmill_bank_entries_quarantined 1.0" in text_
     assert "tagmill_bank_oldest_change_seconds" in text_
+
+
+def test_an_entry_that_found_too_much_is_wide_until_it_is_released(
+    client: FlaskClient, db: Database, account: TestAccount, bank: str
+) -> None:
+    job = seen(db, account, {f"p{n}": near(H, n) for n in range(4)})
+    added = client.post(f"/v1/banks/{bank}/entries", json={"pdq": H}).json["entry"]
+    assert (added["state"], added["wide"]) == ("on", None)
+    work_off(db, surge=3)
+    path = f"/v1/banks/{bank}/entries/{added['id']}"
+    found = client.get(path).json
+    assert (found["state"], found["enabled"], found["wide"]) == ("wide", True, 4)
+    assert client.get(f"/v1/banks/{bank}").json["entries"] == {"wide": 1}
+    assert [row["id"] for row in client.get(f"/v1/banks/{bank}/entries?state=wide").json["entries"]] == [added["id"]]
+    assert "tagmill_bank_entries_wide 1.0" in client.get("/metrics").text
+    released = client.post(f"{path}/release").json
+    assert (released["entry"]["state"], released["entry"]["wide"], released["change"]) == ("on", None, None)
+    assert "tagmill_bank_entries_wide 0.0" in client.get("/metrics").text
+    assert refused(client.post(f"{path}/release")) == (409, "conflict")
+    assert verdicts(db, job) == ["reject"] * 4

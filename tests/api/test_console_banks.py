@@ -103,6 +103,29 @@ def test_the_quarantine_is_seen_and_ended(browse: Browse, db: Database, account:
     assert "In quarantine" not in browser.page(f"/console/banks/{bank}/entries/{entry}").text
 
 
+def test_an_entry_that_found_too_much_is_seen_and_said_to_be_meant(
+    browse: Browse, db: Database, account: TestAccount
+) -> None:
+    bank = make_bank(db, account.id)
+    surge(db, account, 4, "old")
+    entry = ban(db, account.id, bank, reason="a blank page")
+    work_off(db, surge=3)
+    browser = browse("curator")
+    assert "1 wide" in browser.page("/console/banks").text
+    assert "1 entry is wide" in browser.page(f"/console/banks/{bank}").text
+    assert "a blank page" in browser.page(f"/console/banks/{bank}?state=wide").text
+    here = f"/console/banks/{bank}/entries/{entry}"
+    page = browser.page(here)
+    assert "Wide: it found 4 of the pictures" in page.text
+    assert "It is meant" in page.text
+    assert [each for each in page.all("form") if each.attributes.get("action") == f"{here}/release"]
+    assert browser.post(f"{here}/release").status_code == 303
+    page = browser.page(here)
+    assert "Noted: it is meant to hit that many." in page.text
+    assert "Wide:" not in page.text
+    assert entry_of(db, entry).state == "on"
+
+
 def test_entries_and_their_pictures_come_in_pages(browse: Browse, db: Database, account: TestAccount) -> None:
     bank = make_bank(db, account.id)
     with db.transaction() as session:

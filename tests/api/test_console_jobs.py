@@ -220,7 +220,8 @@ def test_an_item_says_why(browse: Browse, owner_db: Database, account: TestAccou
 # --- pictures ------------------------------------------------------------------------------------------------
 
 
-def _colours(data: bytes) -> tuple[Image.Image, bool]:
+def colours(data: bytes) -> tuple[Image.Image, bool]:
+    """The picture, and whether it is grey."""
     image = Image.open(io.BytesIO(data)).convert("RGB")
     grey = all(abs(r - g) < 6 and abs(g - b) < 6 for r, g, b in image.resize((16, 16)).get_flattened_data())
     return image, grey
@@ -237,11 +238,11 @@ def test_what_is_approved_is_shown_and_small(
     assert (answer.status_code, answer.mimetype) == (200, "image/jpeg")
     assert answer.headers["Cache-Control"].startswith("private")
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    image, grey = _colours(answer.data)
+    image, grey = colours(answer.data)
     assert image.size == (96, 72)
     assert not grey
     assert browser.get(f"/console/pictures/{job.hex}-0?size=97").status_code == 400
-    _, veiled = _colours(browser.get(f"/console/pictures/{job.hex}-0?veil=true").data)
+    _, veiled = colours(browser.get(f"/console/pictures/{job.hex}-0?veil=true").data)
     assert veiled, "a page may ask for the veil, so that the picture does not tell the verdict"
 
 
@@ -255,20 +256,20 @@ def test_what_is_not_approved_is_veiled_until_it_is_asked_for(
     picture(app, account)
     item = f"{job.hex}-0"
     browser = browse("reviewer")
-    veiled, grey = _colours(browser.get(f"/console/pictures/{item}?size=240").data)
+    veiled, grey = colours(browser.get(f"/console/pictures/{item}?size=240").data)
     assert grey
     assert veiled.size == (240, 180)
     row = [veiled.getpixel((x, 90))[0] for x in range(240)]  # type: ignore[index]
     steps = [abs(a - b) for a, b in itertools.pairwise(row)]
     assert max(steps) < 20, "the edge in the middle is gone"
     for forged in ("9999999999.x", "x", f"{'9' * 13}.x", "9999999999." + "A" * 43):
-        assert _colours(browser.get(f"/console/pictures/{item}?clear={forged}").data)[1]
+        assert colours(browser.get(f"/console/pictures/{item}?clear={forged}").data)[1]
     told = browser.post("/console/pictures/clear", {"items": [item], "size": "240"}, json=True).get_json()
     address = told["pictures"][item]
-    assert not _colours(browser.get(address).data)[1]
-    assert _colours(browse("reviewer").get(address).data)[1], "a grant is of one session"
+    assert not colours(browser.get(address).data)[1]
+    assert colours(browse("reviewer").get(address).data)[1], "a grant is of one session"
     parts = urlsplit(address)
-    assert _colours(browser.get(f"{parts.path}?{parts.query.replace('clear=', 'clear=1')}").data)[1], "nor longer"
+    assert colours(browser.get(f"{parts.path}?{parts.query.replace('clear=', 'clear=1')}").data)[1], "nor longer"
     assert browse("viewer").post("/console/pictures/clear", {"items": [item]}, json=True).status_code == 403
     page = browser.post("/console/pictures/clear", {"items": [item]})
     assert "clear=" in str(Page(page.text).all("img")[-1].attributes["src"]), "a page for who has no scripts"

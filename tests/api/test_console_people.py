@@ -126,6 +126,17 @@ def test_how_large_the_blob_store_is(tmp_path: Path) -> None:
     blobs.put_raw(1, [b"y" * 7], 100)
     blobs.stage_raw(1, [b"z" * 50], 100)
     assert blobs.usage() == {"raw": 7, "work": 300, "manifests": 0}, "what is kept aside is no blob yet"
+    looks = iter((False, False, True))
+    assert blobs.usage(lambda: next(looks)) is None, "a count that shall end tells no part of the sum"
+
+
+def test_a_store_that_nobody_has_counted_is_not_called_empty(browse: Browse, owner_db: Database) -> None:
+    page = browse("viewer", operator=True).page("/console/system")
+    assert page.text.count("not counted yet") == 3
+    with owner_db.transaction() as session:
+        workers.beat(session, uuid7(), "crawler", "there", 1, {"raw_bytes": 0.0, "work_bytes": 0.0, "chunks": 1})
+    page = browse("viewer", operator=True).page("/console/system")
+    assert page.text.count("not counted yet") == 1
 
 
 def test_the_largest_tables_are_told_with_their_partitions(owner_db: Database, account: TestAccount) -> None:

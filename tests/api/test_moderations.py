@@ -283,6 +283,8 @@ def test_bad_bytes_are_refused(make_app: Make, account: TestAccount, tmp_path: P
     empty, large = by_bytes(client, data=b""), by_bytes(client, data=bytes(1001))
     assert (empty.status_code, empty.json and empty.json["code"]) == (422, "no_picture")
     assert (large.status_code, large.json and large.json["code"]) == (413, "body_too_large")
+    nothing = by_form(client, b"")
+    assert (nothing.status_code, nothing.json and nothing.json["code"]) == (422, "no_picture"), "as bare bytes"
     assert by_form(client, bytes(1001)).status_code == 413
     assert by_bytes(client, kind="text/html").status_code == 415
     twice = client.post("/v1/moderations?user=a", json={"url": URL})

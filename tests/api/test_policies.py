@@ -86,6 +86,9 @@ def test_a_bad_policy_is_refused_with_the_line_that_is_wrong(client: FlaskClient
 def test_checking_stores_nothing_and_says_what_may_not_be_meant(client: FlaskClient) -> None:
     answer = client.post(f"{POLICIES}/validate", json={"source": SHOP})
     assert answer.json == {"name": "shop", "rules": 1, "classes": ["Porn"], "warnings": []}
+    unknown = SHOP.replace("{score: Porn, at_least: 0.5}", "{bank: stolen}")
+    warned = client.post(f"{POLICIES}/validate", json={"source": unknown}).json["warnings"]
+    assert warned == ["There is no hash bank named stolen: the condition holds for no picture"]
     assert [each["name"] for each in client.get(POLICIES).json["policies"]] == ["default"]
 
 

@@ -217,6 +217,23 @@ def test_the_example_holds_every_variable_and_no_secret() -> None:
     assert all(example[name] == "" for name in SECRETS)
 
 
+def test_the_example_names_only_what_exists_and_its_values_are_the_defaults() -> None:
+    """A variable that stands for a setting has the setting's name, and changes nothing as long as it is left alone."""
+    text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    passed = set(re.findall(r"^ +TAGMILL_(\w+): \$\{(\w+):-(.*)\}$", text, re.MULTILINE))
+    assert {name for name, variable, _ in passed if name != variable} == set()
+    about_containers = {"API_BIND", "API_PORT", "GPUS", "PICTURES", "THREADS", "TORCH_BACKEND", *SECRETS}
+    example = compose.example()
+    assert example.keys() - about_containers == {name for name, _, _ in passed}
+    assert {f"TAGMILL_{name}" for name, _, _ in passed} <= field_variables()
+    fields = {**ApiSettings.model_fields, **WorkerSettings.model_fields}
+    for name, _, default in passed:
+        assert example[name] == default, name
+        own = fields[name.lower()].get_default(call_default_factory=True)
+        if name != "DEVICES" and isinstance(own, bool | int | float):
+            assert float({"true": 1, "false": 0}.get(default, default)) == own, name
+
+
 @pytest.mark.parametrize("missing", SECRETS)
 def test_nothing_starts_without_its_secret(missing: str) -> None:
     with pytest.raises(KeyError, match=missing):

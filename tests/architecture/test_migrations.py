@@ -41,6 +41,7 @@ ONLY_IN_MIGRATIONS = {
     "hash_entries_pdq": "a bank has a hash once",
     "hash_entries_quarantined": "entries in quarantine",
     "hash_entries_revision": "what changed in a bank since a copy in memory was made",
+    "hash_entries_wide": "entries that found too much and that nobody has looked at yet",
     "hash_hits_entry": "what an entry hit, newest first",
     "hash_hits_recent": "hits of the last hour, for the quarantine and metrics",
     "appeals_account": "an account's appeals, newest first",

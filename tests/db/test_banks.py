@@ -70,6 +70,11 @@ def change(db: Database, account_id: int | None, bank: UUID, entry: UUID, **valu
         bank_entries.change(session, account_id, bank, entry, "key:test", **values)
 
 
+def states_of(db: Database, bank: UUID) -> dict[str, int]:
+    with db.transaction() as session:
+        return banks.states(session, bank)
+
+
 def sql(db: Database, statement: str, **parameters: Any) -> list[Any]:
     with db.transaction() as session:
         found = session.execute(text(statement), parameters)
@@ -436,6 +441,21 @@ def test_an_entry_that_suddenly_hits_too_much_goes_into_quarantine(
     assert sql(db, "SELECT count(*) FROM review_tasks WHERE state = 'open'") == [(0,)]
 
 
+def test_what_was_on_its_way_when_its_entry_went_into_quarantine_goes_to_people(
+    db: Database, account: TestAccount, bank: UUID
+) -> None:
+    ban(db, account.id, bank)
+    submit(db, account, ["p0", "p1", "p2"])
+    job = submit(db, account, ["late"])
+    ingest(db, {"late": H, **{f"p{n}": near(H, n) for n in range(3)}})
+    work_off(db, surge=3)
+    infer(db)
+    assert verdicts(db, job) == ["approve"]
+    work_off(db, surge=3)
+    assert verdicts(db, job) == ["review"]
+    assert [reason["code"] for reason in moderation(db, job)["reasons"]] == ["bank_quarantined"]
+
+
 def test_a_removed_entry_in_quarantine_gives_its_pictures_back(db: Database, account: TestAccount, bank: UUID) -> None:
     entry = ban(db, account.id, bank)
     job = surge(db, account, 4, "new")
@@ -447,15 +467,101 @@ def test_a_removed_entry_in_quarantine_gives_its_pictures_back(db: Database, acc
     assert verdicts(db, job) == ["approve"] * 4
 
 
-def test_a_day_with_many_old_pictures_is_no_surge(db: Database, account: TestAccount, bank: UUID) -> None:
-    """The entry found more than that among the old pictures when it was added: many of the same come again."""
-    surge(db, account, 5, "old")
+def test_what_a_ban_finds_is_no_surge_and_what_comes_in_is_one_from_the_first_minute(
+    db: Database, account: TestAccount, bank: UUID
+) -> None:
+    old = surge(db, account, 5, "old")
     entry = ban(db, account.id, bank)
     work_off(db, surge=4)
-    assert entry_of(db, entry).state == "on", "what a ban finds is no surge"
-    surge(db, account, 5, "new")
+    assert entry_of(db, entry).state == "wide", "what a ban finds is no surge"
+    assert verdicts(db, old) == ["reject"] * 5
+    surge(db, account, 5, "old")
     work_off(db, surge=4)
-    assert entry_of(db, entry).state == "on"
+    assert entry_of(db, entry).state == "wide", "nor are the same pictures, when they come again"
+    new = surge(db, account, 5, "new")
+    work_off(db, surge=4)
+    assert entry_of(db, entry).state == "quarantined"
+    assert verdicts(db, new) == ["review"] * 5
+    assert verdicts(db, old) == ["reject"] * 5
+
+
+# entries that find too much when they come
+
+
+def test_an_entry_that_finds_too_much_is_wide_until_somebody_has_looked(
+    db: Database, account: TestAccount, bank: UUID
+) -> None:
+    job = surge(db, account, 5, "old")
+    entry = ban(db, account.id, bank)
+    work_off(db, surge=5)
+    assert entry_of(db, entry).state == "on", "five are not more than five"
+    with db.transaction() as session:
+        with pytest.raises(Conflict):
+            bank_entries.release(session, account.id, bank, entry, "user:1")
+        bank_entries.remove(session, account.id, bank, entry, "user:1")
+    entry = ban(db, account.id, bank)
+    work_off(db, surge=4)
+    assert (entry_of(db, entry).state, entry_of(db, entry).wide) == ("wide", 5)
+    assert states_of(db, bank) == {"wide": 1}
+    with db.transaction() as session:
+        (row,) = bank_entries.page(session, account.id, bank, state="wide")
+        assert row.id == entry
+        assert bank_entries.page(session, account.id, bank, state="on") == []
+        assert bank_entries.release(session, account.id, bank, entry, "user:1")[1] is None, "nothing follows from it"
+    assert (entry_of(db, entry).state, entry_of(db, entry).wide) == ("on", None)
+    work_off(db, surge=4)
+    change(db, account.id, bank, entry, expires_at=datetime.now(UTC) + timedelta(days=1))
+    work_off(db, surge=4)
+    assert entry_of(db, entry).state == "on", "what somebody has looked at is not brought up again"
+    assert verdicts(db, job) == ["reject"] * 5
+
+
+@pytest.mark.parametrize("how", ["off", "share", "distance", "quality", "bank off"])
+def test_a_wide_entry_is_counted_again_when_it_is_made_narrower(
+    db: Database, account: TestAccount, bank: UUID, how: str
+) -> None:
+    names = {f"p{n}": near(H, 20) for n in range(5)}
+    submit(db, account, list(names))
+    ingest(db, names, quality=60)  # type: ignore[arg-type]
+    infer(db)
+    entry = ban(db, account.id, bank)
+    work_off(db, surge=4)
+    assert entry_of(db, entry).wide == 5
+    with db.transaction() as session:
+        if how in ("off", "share"):
+            values: dict[str, Any] = {"off": {"enabled": False}, "share": {"share": 0.0}}[how]
+            bank_entries.change(session, account.id, bank, entry, "user:1", **values)
+        else:
+            values = {"distance": {"distance": 19}, "quality": {"quality": 61}, "bank off": {"enabled": False}}[how]
+            banks.change(session, account.id, bank, "user:1", **values)
+    work_off(db, surge=4)
+    assert entry_of(db, entry).wide is None
+    with db.transaction() as session:
+        if how in ("off", "share"):
+            bank_entries.change(session, account.id, bank, entry, "user:1", enabled=True, share=1.0)
+        else:
+            banks.change(session, account.id, bank, "user:1", distance=31, quality=50, enabled=True)
+    work_off(db, surge=4)
+    assert entry_of(db, entry).wide == 5, "and when it is made wider"
+
+
+def test_the_share_of_a_wide_entry_is_that_of_its_roll_out(db: Database, account: TestAccount, bank: UUID) -> None:
+    names = [f"p{n}" for n in range(40)]
+    surge(db, account, 40, "p")
+    entry = ban(db, account.id, bank, share=0.3)
+    work_off(db, surge=1)
+    expected = sum(banks.rolled_out(sha(name), entry_of(db, entry).share) for name in names)
+    assert 1 < expected < 40
+    assert entry_of(db, entry).wide == expected
+
+
+def test_entries_of_a_list_are_wide_each_by_itself(db: Database, account: TestAccount, bank: UUID) -> None:
+    surge(db, account, 5, "old")
+    with db.transaction() as session:
+        new = [NewEntry(H), NewEntry(FAR), *(NewEntry(f"{n:02x}{255 - n:02x}" * 16) for n in range(40, 60))]
+        bank_entries.add_many(session, account.id, bank, new, "test")
+    work_off(db, surge=4)
+    assert states_of(db, bank) == {"on": 21, "wide": 1}
 
 
 def test_roll_out_is_a_share_of_pictures_always_the_same() -> None:

@@ -222,6 +222,32 @@ def test_any_condition_is_one_or_names_its_faults(when: Any) -> None:
         assert policy_text.read(policy_text.written(document).text).policy == policy_text.written(document).policy
 
 
+def test_what_people_reject_for_is_checked_as_rules_are() -> None:
+    good = {"name": "shop", "thresholds": {"Porn": {"reject": 0.5}}, "reject_reasons": [{"code": "a", "text": "A."}]}
+    assert policy_text.written(good).policy.offered == {"a": "A.", "bank_block": "", "porn_reject": ""}
+    assert refused({**good, "reject_reasons": {"a": "A."}}) == ["reject_reasons"]
+    assert refused({**good, "reject_reasons": [{"code": "a", "text": "A."}] * 51}) == ["reject_reasons"]
+    wrong = [
+        "a",
+        {"code": "A b", "text": "A."},
+        {"code": "moderation_late", "text": "A."},
+        {"code": "a", "text": " "},
+        {"code": "b"},
+        {"code": "c", "text": 3},
+        {"code": "c", "text": "A.", "verdict": "reject"},
+    ]
+    assert sorted(refused({**good, "reject_reasons": wrong})) == [
+        "reject_reasons[0]",
+        "reject_reasons[1].code",
+        "reject_reasons[2].code",
+        "reject_reasons[3].text",
+        "reject_reasons[4].text",
+        "reject_reasons[5].text",
+        "reject_reasons[6].code",
+        "reject_reasons[6].verdict",
+    ]
+
+
 def test_the_schema_has_every_field_of_the_checks() -> None:
     from db.policy_document import COMMON
     from db.policy_when import READERS

@@ -242,6 +242,7 @@ def test_bad_selections_and_models_are_refused(db: Database, account: TestAccoun
     catalog(db, account, old)
     for selection, error in (
         (Selection(verdict="review"), BadSelection),
+        (Selection(reason="moderation_late"), BadSelection),
         (Selection(low=-0.1), BadSelection),
         (Selection(older_than="m@9"), NotFound),
     ):

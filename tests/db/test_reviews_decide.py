@@ -12,6 +12,8 @@ from db import (
     items,
     labels,
     moderations,
+    policies,
+    policy_text,
     review_gold,
     review_leases,
     review_queue,
@@ -122,12 +124,57 @@ def test_a_vanished_reviewers_tasks_come_back_and_his_answer_is_late(
     assert (task.id, task.version) == (lost.id, lost.version + 1)
     with pytest.raises(StaleReview, match="version 3"):
         decide(api_db, account, ANN, lost)
-    with pytest.raises(StaleReview):
+    with pytest.raises(StaleReview, match="Somebody else holds it"):
         decide(api_db, account, ANN, task)  # the version alone is not enough: it is Bob's
     assert human(api_db, account, "a") is None
     decide(api_db, account, BOB, task)
     with pytest.raises(StaleReview, match="ended"):
         decide(api_db, account, BOB, task)
+
+
+def test_a_task_that_nobody_holds_is_claimed_first(api_db: Database, db: Database, account: TestAccount) -> None:
+    in_doubt(db, account, "a")
+    (task,) = claim(api_db, account, BOB)
+    with api_db.transaction(account.id) as session:
+        given_back = review_leases.release(session, account.id, BOB, task.id, task.version)
+    with pytest.raises(StaleReview, match="do not hold it; claim"):
+        decide(api_db, account, ANN, given_back)
+    (stale,) = claim(api_db, account, BOB, lease_s=-1)
+    with pytest.raises(StaleReview, match="do not hold it; claim"):
+        decide(api_db, account, ANN, stale)  # whose lease has run out is not hers to know
+
+
+def test_the_policys_words_for_a_reason_go_to_the_person_concerned(
+    api_db: Database, db: Database, owner_db: Database, account: TestAccount
+) -> None:
+    with owner_db.transaction() as session:
+        written = policy_text.read(
+            """
+            name: wordy
+            rules:
+              - {id: mild, when: {score: Porn, at_least: 0.1}, then: review, text: Somebody will look at it.}
+              - {id: banned, when: {bank_kind: block}, then: reject, text: It was banned.}
+            reject_reasons: [{code: nudity, text: It shows nudity.}]
+            """
+        )
+        policies.add(session, account.id, written, actor="key:x")
+    work_off(db, account, {name: {**verdict("review"), "policy": "wordy@1"} for name in "abcde"})
+    for code, words in (("nudity", None), ("banned", None), ("nudity", "Mine."), ("mild", None), ("other", None)):
+        (task,) = claim(api_db, account, ANN)
+        decide(api_db, account, ANN, task, "reject", code=code, text=words)
+    with owner_db.transaction() as session:
+        told = session.execute(text("SELECT code, text FROM decisions WHERE kind = 'review' ORDER BY id")).all()
+        sent = session.execute(
+            text("SELECT payload ->> 'code', payload ->> 'text' FROM outbox WHERE type = 'review.decided' ORDER BY id")
+        ).all()
+    expected = [
+        ("nudity", "It shows nudity."),
+        ("banned", "It was banned."),
+        ("nudity", "Mine."),
+        ("mild", None),
+        ("other", None),
+    ]
+    assert [tuple(row) for row in told] == [tuple(row) for row in sent] == expected
 
 
 def test_two_who_decide_at_once_make_one_decision(api_db: Database, db: Database, account: TestAccount) -> None:

@@ -36,7 +36,11 @@ def test_the_reasons_to_choose_from_are_of_the_policy_that_decided(
 ) -> None:
     """That need not be the one that the job began with: results are decided again by others."""
     with owner_db.transaction() as session:
-        written = policy_text.read("name: other\nrules: [{id: ours, when: {score: Porn, at_least: 0.1}, then: reject}]")
+        written = policy_text.read(
+            "name: other\nrules: [{id: ours, when: {score: Porn, at_least: 0.1}, then: reject},"
+            " {id: doubt, when: {score: Porn, at_least: 0.05}, then: review}]\n"
+            "reject_reasons: [{code: nudity, text: It shows nudity.}]"
+        )
         policies.add(session, account.id, written, actor="key:x")
     work_off(db, account, {"a": verdict("review"), "b": {**verdict("review"), "policy": "other@1"}})
     with db.transaction(account.id) as session:
@@ -45,7 +49,7 @@ def test_the_reasons_to_choose_from_are_of_the_policy_that_decided(
             each.policy: [code["code"] for code in each.codes]
             for each in review_views.views(session, account.id, claimed)
         }
-    assert found["other@1"] == ["ours"]
+    assert found["other@1"] == ["nudity", "ours"], "people's first, and none that only asks for people"
     assert "ours" not in found["default@1"]
 
 

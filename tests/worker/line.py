@@ -74,12 +74,18 @@ def ingested(
     with database.transaction() as session:
         spec = JobSpec(**spec_)
         job = jobs.submit(session, account_id, spec, items, max_items=1000, chunk_size=chunk_size)
+    fetched(database, blobs, account_id, copies)
+    return job.id
+
+
+def fetched(database: Database, blobs: LocalBlobs, account_id: int, copies: Sequence[bytes]) -> None:
+    """All that is ready to be fetched has these working copies, by their place in the job."""
     owner = uuid7()
     while True:
         with database.transaction() as session:
             claimed = chunks.claim(session, "ingest", owner, 60)
             if not claimed:
-                return job.id
+                return
             outcomes = [
                 IngestOutcome(item.seq, image=_stored(blobs, account_id, copies[item.seq]))
                 for item in chunks.items(session, claimed[0])

@@ -142,7 +142,7 @@ def test_the_newest_pictures_come_first(db: Database, owner_db: Database, accoun
             job=job,
         )
     ban(db, account.id, make_bank(db, account.id))
-    assert banning._step(db) == 0, "listed"
+    assert banning._step(db, 200) == 0, "listed"
     with db.transaction() as session:
         change = bank_changes.next_open(session)
         assert change is not None
@@ -198,3 +198,24 @@ def test_the_doctor_names_banks_with_entries_in_quarantine(
     (found,) = doctor_banks.banks(where)
     assert found.state == "warning"
     assert "1 in quarantine (banned)" in found.found
+
+
+def test_an_entry_that_finds_too_much_is_shown_until_somebody_has_looked(
+    operator: Cli, db: Database, database_url: str, account: TestAccount, tmp_path: Path
+) -> None:
+    where = Place(database_url, "redis://x", tmp_path, tmp_path, "TAGMILL_DATABASE_URL")
+    surge(db, account, 3, "old")
+    operator("banks", "create", "stolen")
+    operator("banks", "add", "stolen", H)
+    work_off(db, surge=2)
+    (found,) = doctor_banks.banks(where)
+    assert found.state == "warning"
+    assert "1 found very many of the pictures there were (stolen)" in found.found
+    assert "1 wide" in operator("banks", "list").stdout
+    said = operator("banks", "list", "stolen", "--state", "wide").stdout
+    assert f"{H} wide" in said
+    assert "found 3 of the pictures there were" in said
+    operator("banks", "release", "stolen", H)
+    assert f"{H} on" in operator("banks", "list", "stolen").stdout
+    (good,) = doctor_banks.banks(where)
+    assert good.state == "good"

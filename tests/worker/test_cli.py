@@ -27,11 +27,11 @@ class Cli:
     """`tagmill` with these variables, and none of the shell's."""
 
     def __init__(self, home: Path, **variables: str) -> None:
-        self._environment = clean_environment(home, COLUMNS="250", **variables)
+        self.environment = clean_environment(home, COLUMNS="250", **variables)
 
     def __call__(self, *words: str, code: int = 0, stdin: bytes = b"") -> "subprocess.CompletedProcess[str]":
         ended = subprocess.run(
-            [*TAGMILL, *words], env=self._environment, input=stdin, capture_output=True, timeout=60, check=False
+            [*TAGMILL, *words], env=self.environment, input=stdin, capture_output=True, timeout=60, check=False
         )
         shown = subprocess.CompletedProcess(words, ended.returncode, ended.stdout.decode(), ended.stderr.decode())
         assert shown.returncode == code, shown.stdout + shown.stderr

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from db import banks
 from db.session import Database
 from tests.conftest import TestAccount
-from tests.worker.line import rows
+from tests.worker.line import install_models, rows
 from tests.worker.test_cli import EVIL, Cli, operator, user  # noqa: F401  # fixtures
 
 SHOP = """\
@@ -38,6 +39,38 @@ def test_a_file_is_checked_without_a_database(shop: Path, tmp_path: Path) -> Non
     assert "no text in UTF-8" in nowhere("policies", "check", str(shop), code=2).stderr
 
 
+def test_names_that_nothing_here_knows_are_told_wherever_a_policy_is_read(
+    operator: Cli,  # noqa: F811
+    shop: Path,
+    tmp_path: Path,
+    owner_db: Database,
+    account: TestAccount,
+) -> None:
+    install_models(owner_db, tmp_path / "models")
+    with owner_db.transaction() as session:
+        banks.create(session, account.id, "stolen", "block", actor="cli")
+    shop.write_text(
+        """
+        name: shop
+        rules:
+          - {id: a, when: {score: Pron, at_least: 0.5}, then: reject}
+          - {id: b, when: {any: [{bank: stolen}, {not: {bank: stoln}}]}, then: reject}
+          - {id: c, when: {all: [{score: Porn, at_least: 0.5}, {tag: no such tag}]}, then: reject}
+        """
+    )
+    expected = [
+        "Warning: Pron is no class of the active moderation model: pictures go to review",
+        "Warning: no such tag is no tag of the active tagger: the condition holds for no picture",
+        "Warning: There is no hash bank named stoln: the condition holds for no picture",
+    ]
+    for command in ("check", "try", "add"):
+        assert operator("policies", command, str(shop)).stderr.splitlines() == expected, command
+    nowhere = Cli(tmp_path / "none", TAGMILL_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+    assert "cannot be asked" in nowhere("policies", "check", str(shop)).stderr
+    assert Cli(tmp_path / "empty")("policies", "check", str(shop)).stderr == "", "none is started for it"
+    assert not (tmp_path / "empty").exists()
+
+
 def test_a_policy_is_added_activated_assigned_and_stepped_back(
     operator: Cli,  # noqa: F811
     shop: Path,
@@ -54,7 +87,8 @@ def test_a_policy_is_added_activated_assigned_and_stepped_back(
     assert listed.index("account acme, context avatar: shop") < listed.index("all accounts, all contexts: default")
     assert "policy_in_use" in operator("policies", "retire", "shop@1", code=1).stderr
     assert "account acme, context avatar: shop" in operator("policies", "list").stdout, "operators see all"
-    operator("policies", "assign", "--nothing", "--account", account.name, "--context", "avatar")
+    taken = operator("policies", "assign", "--nothing", "--account", account.name, "--context", "avatar").stdout
+    assert taken == "account acme, context avatar: what was assigned is taken back; default decides\n"
     shop.write_text(SHOP.replace("0.5", "0.9"))
     operator("policies", "add", str(shop), "--activate")
     operator("policies", "activate", "shop@1")
@@ -80,6 +114,21 @@ def test_a_submission_names_its_context_and_its_policy(
     (item,) = rows(owner_db, "SELECT category FROM items")
     assert item.category == "dress"
     assert "unknown_policy" in user("submit", str(urls), "--policy", "nope", code=1).stderr
+
+
+def test_the_policy_of_the_whole_installation_is_not_taken_back_by_accident(
+    operator: Cli,  # noqa: F811
+    account: TestAccount,
+) -> None:
+    refused = operator("policies", "assign", "--nothing", code=2).stderr
+    assert "every new picture will go to people" in " ".join(refused.replace("│", " ").split())
+    assert "all accounts, all contexts: default" in operator("policies", "list").stdout
+    of_one = operator("policies", "assign", "--nothing", "--account", account.name).stdout
+    assert of_one == "account acme, all contexts: nothing was assigned; default decides\n"
+    meant = operator("policies", "assign", "--nothing", "--yes").stdout
+    assert "what was assigned is taken back; no policy decides: every new picture will go to people" in meant
+    of_context = operator("policies", "assign", "--nothing", "--context", "avatar").stdout
+    assert of_context.endswith("no policy decides: every new picture will go to people\n")
 
 
 def test_mistakes_are_told_in_words(operator: Cli, shop: Path) -> None:  # noqa: F811

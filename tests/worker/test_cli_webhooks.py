@@ -15,7 +15,7 @@ from db import outbox, webhook_secrets
 from db.ids import uuid7
 from db.session import Database
 from tests.conftest import TestAccount
-from tests.worker.line import run_sql
+from tests.worker.line import rows, run_sql
 from tests.worker.test_deliver import KEY, House
 from worker import webhook_listener
 from worker.cli import app
@@ -150,6 +150,16 @@ def test_from_adding_to_sending_again(
     run("redeliver", hook, event, "--since", "2020-01-31T00:00:00Z", code=2)
     run("remove", hook)
     assert "No webhooks" in run("list").stdout
+
+
+def test_a_ping_of_an_endpoint_that_is_left_alone_says_until_when(run: Any, owner_db: Database) -> None:
+    run("add", "https://hooks.example.com/")
+    run_sql(owner_db, "UPDATE webhooks SET failures = 7, failing_since = now(), paused_until = now() + interval '1 h'")
+    (until,) = rows(owner_db, "SELECT to_char(paused_until AT TIME ZONE 'UTC', 'HH24:MI:SS') AS at FROM webhooks")
+    (hook,) = rows(owner_db, "SELECT id FROM webhooks")
+    shown = run("ping", hook.id, code=1).stdout
+    assert "pending, 0 tries, held back until" in shown, "and not: next, at a time that is past"
+    assert f"{until.at}, 7 failures in a row: it is sent then" in shown
 
 
 def test_a_refused_url_is_one_line_with_its_field(run: Any) -> None:

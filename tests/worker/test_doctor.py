@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 import redis
 
-from db import registry, workers
+from db import policy_assignments, registry, workers
 from db.ids import uuid7
 from db.session import Database
 from ml.artifact import save
 from ml.tiny import make_tiny
-from tests.conftest import Services
+from tests.conftest import Services, TestAccount
 from tests.worker.line import install_models, run_sql
 from tests.worker.test_up import clean_environment
 from worker import doctor
 from worker.doctor_models import models
+from worker.doctor_policies import policies
 from worker.doctor_roles import roles
 from worker.findings import Finding
 from worker.local import Place
@@ -73,6 +74,17 @@ def test_the_blob_store_is_written_and_left_clean(where: Place, tmp_path: Path) 
     assert [path for path in where.blob_root.rglob("*") if path.is_file()] == []
     (tmp_path / "file").write_text("")
     assert one(doctor.blob_store(replace(where, blob_root=tmp_path / "file" / "blobs"))).state == "broken"
+
+
+def test_an_installation_where_no_policy_decides(where: Place, owner_db: Database, account: TestAccount) -> None:
+    assert one(policies(where)).found == "default decides where nothing else is assigned"
+    with owner_db.transaction() as session:
+        policy_assignments.assign(session, account.id, None, "default", actor="cli")
+        policy_assignments.assign(session, None, "avatar", "default", actor="cli")
+        policy_assignments.assign(session, None, None, None, actor="cli")
+    found = one(policies(where))
+    assert (found.state, "go to people" in found.found) == ("warning", True), "other places do not make up for it"
+    assert "tagmill policies assign" in found.remedy
 
 
 def test_free_disk_is_measured_where_the_blobs_will_be(where: Place) -> None:

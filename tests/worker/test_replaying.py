@@ -25,6 +25,7 @@ from worker.infer import Inference
 from worker.predictors import Predictors
 from worker.replaying import Replayer, replay
 
+PDQ = "f0e1d2c3b4a5968778695a4b3c2d1e0f" * 2
 FOUR = ["red", "green", "blue", "grey"]
 NOW = datetime.now(UTC)
 WINDOW = Window(NOW - timedelta(days=3), NOW + timedelta(hours=1))
@@ -77,6 +78,10 @@ def test_a_replay_is_what_the_engine_says_of_each_result(db: Database, owner_db:
     rules = {rule["rule"] for flip in found["flips"] for rule in flip["rules"]}  # type: ignore[attr-defined]
     assert rules == {rule for _, _, rule in expected.values()}
     assert found["written"] == 0
+    misspelt = policy.validate({"name": "m", "thresholds": {"Pron": {"review": 0.5}}})
+    (flip, *others) = replay(db, misspelt, WINDOW)["flips"]  # type: ignore[misc]
+    (why, *_) = {(rule["rule"], rule["reason"]) for each in (flip, *others) for rule in each["rules"]}  # type: ignore[index]
+    assert why == (None, "class_not_scored"), "of doubt the reason is told where there is no rule"
     assert all(stood["policy"] == "default@1" for stood in moderation(owner_db, job).values())
 
 
@@ -258,18 +263,17 @@ def test_a_result_that_changed_meanwhile_is_left_alone(db: Database, owner_db: D
 def test_a_ban_during_a_redecision_is_not_undone_by_it(
     db: Database, account: TestAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pdq = "f0e1d2c3b4a5968778695a4b3c2d1e0f" * 2
     with db.transaction() as session:
         bank = banks.create(session, account.id, "banned", "block", actor="test").id
     banned = bank_line.submit(db, account, ["same"])
-    bank_line.ingest(db, {"same": pdq})
+    bank_line.ingest(db, {"same": PDQ})
     bank_line.infer(db)
     read = whatif.known
 
     def known(session: Session, account_id: int | None = None) -> whatif.Known:
         found = read(session, account_id)
         with db.transaction() as other:
-            bank_entries.add(other, account.id, bank, NewEntry(pdq), "key:test")
+            bank_entries.add(other, account.id, bank, NewEntry(PDQ), "key:test")
         banning.run_once(db, 200, threading.Event())
         assert bank_line.verdicts(db, banned) == ["reject"]
         return found
@@ -279,3 +283,66 @@ def test_a_ban_during_a_redecision_is_not_undone_by_it(
     assert replay(db, policy.validate({**pinned, "version": 2}), WINDOW, write="user:anna")["written"] == 1
     banning.run_once(db, 200, threading.Event())
     assert bank_line.verdicts(db, banned) == ["reject"]
+
+
+def test_what_an_entry_in_quarantine_hit_stays_with_people(db: Database, account: TestAccount) -> None:
+    """Another policy over the hour of a surge: what its entry would decide there too is still people's to say, until
+    the entry is released."""
+    with db.transaction() as session:
+        bank = banks.create(session, account.id, "banned", "block", actor="test").id
+        entry, _ = bank_entries.add(session, account.id, bank, NewEntry(PDQ), "key:test")
+    pictures: dict[str, str | None] = {f"p{n}": bank_line.near(PDQ, n) for n in range(4)}
+    made = bank_line.submit(db, account, list(pictures))
+    bank_line.ingest(db, pictures)
+    bank_line.infer(db)
+    banning.run_once(db, 3, threading.Event())
+    assert bank_line.verdicts(db, made) == ["review"] * 4
+    before = bank_line.moderation(db, made)
+    pinned = rows(db, "SELECT policy FROM jobs WHERE id = :job", job=made)[0].policy
+    found = replay(db, policy.validate({**pinned, "version": 2}), WINDOW, write="user:anna")
+    assert (found["analyses"], found["changed"], found["written"]) == (4, 0, 0)
+    assert bank_line.moderation(db, made) == before
+
+    blind = {"name": "default", "version": 3, "rules": []}
+    assert replay(db, policy.validate(blind), WINDOW)["changed"] == 4, "a policy that asks no bank has no doubt"
+    all_ = {"id": "all", "when": {"score": "Neutral", "at_least": 0.0}, "then": "reject", "code": "all"}
+    replay(db, policy.validate({**blind, "version": 4, "rules": [all_]}), WINDOW, write="user:anna")
+    assert bank_line.verdicts(db, made) == ["reject"] * 4, "what is rejected without the entry is"
+    replay(db, policy.validate({**pinned, "version": 5}), WINDOW, write="user:anna")
+    assert bank_line.verdicts(db, made) == ["review"] * 4
+    again = bank_line.moderation(db, made)
+    assert (again["policy"], again["reasons"]) == ("default@5", before["reasons"])
+    assert [reason["code"] for reason in again["reasons"]] == ["bank_quarantined"]
+
+    with db.transaction() as session:
+        bank_entries.release(session, account.id, bank, entry.id, "user:anna")
+    banning.run_once(db, 3, threading.Event())
+    assert bank_line.verdicts(db, made) == ["reject"] * 4
+
+
+def test_an_entry_that_is_removed_during_a_redecision_leaves_no_doubt_behind(
+    db: Database, account: TestAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with db.transaction() as session:
+        bank = banks.create(session, account.id, "banned", "block", actor="test").id
+        entry, _ = bank_entries.add(session, account.id, bank, NewEntry(PDQ), "key:test")
+    pictures: dict[str, str | None] = {f"p{n}": bank_line.near(PDQ, n) for n in range(4)}
+    made = bank_line.submit(db, account, list(pictures))
+    bank_line.ingest(db, pictures)
+    bank_line.infer(db)
+    banning.run_once(db, 3, threading.Event())
+    read = whatif.known
+
+    def known(session: Session, account_id: int | None = None) -> whatif.Known:
+        found = read(session, account_id)
+        with db.transaction() as other:
+            bank_entries.remove(other, account.id, bank, entry.id, "key:test")
+        banning.run_once(db, 3, threading.Event())
+        assert bank_line.verdicts(db, made) == ["approve"] * 4
+        return found
+
+    monkeypatch.setattr(whatif, "known", known)
+    pinned = rows(db, "SELECT policy FROM jobs WHERE id = :job", job=made)[0].policy
+    assert replay(db, policy.validate({**pinned, "version": 2}), WINDOW, write="user:anna")["written"] == 4
+    banning.run_once(db, 3, threading.Event())
+    assert bank_line.verdicts(db, made) == ["approve"] * 4

@@ -40,10 +40,10 @@ def moderated(database: Database, job: UUID) -> list[dict[str, Any]]:
 
 
 def waited(database: Database, job: UUID, seconds: int) -> None:
-    """As if the job had been submitted so long ago."""
-    run_sql(
-        database, "UPDATE jobs SET created_at = now() - make_interval(secs => :s) WHERE id = :job", s=seconds, job=job
-    )
+    """As if the bulk job's pictures had been ready for a model so long ago."""
+    run_sql(database, "UPDATE jobs SET created_at = now() - interval '1 day' WHERE id = :job", job=job)
+    sql = "UPDATE chunks SET created_at = now() - make_interval(secs => :s) WHERE job_id = :job AND stage = 'infer'"
+    run_sql(database, sql, s=seconds, job=job)
 
 
 @pytest.mark.usefixtures("models")
