@@ -9,11 +9,14 @@ bare: the fastest decoder, forward, five tags a row. With `--same-work` what Tag
 strict decoder under its limits, the working copy (encoded and on disk, in one file of 256), the facts, their rows.
 """
 
+import os
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # else each small matrix product of the PDQ hash wakes a thread a core
+
 import argparse
 import asyncio
 import hashlib
 import json
-import os
 import queue
 import tempfile
 import threading
@@ -159,7 +162,7 @@ def _careful(hands: Hands, rows: Rows, body: Fetched) -> torch.Tensor:
     """As the line does it, but each step once: the network is given the picture that was decoded here."""
     data = body[1]
     picture = images.read(data, _LIMITS)
-    copy = images.encode_working_copy(picture.image, SHORT_SIDE, QUALITY)
+    copy = images.working_copy(picture, SHORT_SIDE, QUALITY)
     found = facts.facts(picture.image, hands.wanted or ())
     colours = json.dumps(found["colours"]) if "colours" in found else None
     at = sum(map(len, rows.copies))

@@ -60,7 +60,14 @@ def ratio(found: Found, goal: Goal, *, cpu: bool = False) -> list[float]:
     """Images a second (or a core-second) of ours by the other's, one a round that both took part in."""
     ours, other = found.turns.get(goal.ours, []), found.turns.get(goal.other, [])
     pairs = zip(ours, other, strict=False)
+    if goal.startless:
+        return [_startless(b) / a.cpu_ms for a, b in pairs] if cpu else []
     return [b.cpu_ms / a.cpu_ms if cpu else a.rate / b.rate for a, b in pairs]
+
+
+def _startless(turn: Turn) -> float:
+    """Milliseconds of CPU an image, less what starting cost."""
+    return 1000 * (turn.cpu_s - turn.parts.get("start_cpu_s", 0.0)) / turn.count
 
 
 def systems(found: Found) -> Rows:
@@ -79,8 +86,8 @@ def systems(found: Found) -> Rows:
                 (f"{recipe.label.partition(',')[0]}, steady: the last four fifths of its results", steady, "", "")
             )
         if "start_cpu_s" in turns[0].parts:
-            less = [1000 * (turn.cpu_s - turn.parts["start_cpu_s"]) / turn.count for turn in turns]
-            rows.append((f"{recipe.label}: less what its start costs", "", _spread(less, ".2f"), ""))
+            less = [_startless(turn) for turn in turns]
+            rows.append((f"{recipe.label}, without its start", "", _spread(less, ".2f"), ""))
     return "Systems", ("system", "images/s", "CPU ms an image", "pictures a round"), rows
 
 
@@ -95,7 +102,9 @@ def goals(found: Found) -> Rows:
         if counted and goal.least is not None:
             reached = "yes" if statistics.median(counted) >= goal.least else "**no**"
         times = [_spread(values, ".2f") if values else NONE for values in (clock, cpu)]
-        rows.append((f"Tagmill : {goal.name}".replace("Tagmill : the crawler", "the crawler"), asked, *times, reached))
+        if goal.startless:
+            times[0] = ""
+        rows.append((goal.name if " : " in goal.name else f"Tagmill : {goal.name}", asked, *times, reached))
     return "Ratios", ("ratio", "goal", "images/s", "images a core-second", "met"), rows
 
 
