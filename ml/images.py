@@ -64,6 +64,7 @@ _PARSER_ERRORS: Final = (
 )
 _BOMB_IS_ERROR: Final = ("error", None, Image.DecompressionBombWarning, None, 0)
 _NEARLY: Final = 1.25
+_GAP: Final = 1.2  # 3 would be as good as without a reduction, but costs 2 to 4 times as much from 1000 pixels on
 _ORIENTATION_TAG: Final = 0x0112
 _QUARTER_TURNS: Final = (5, 6, 7, 8)
 _UPRIGHT: Final = {
@@ -146,7 +147,7 @@ def read(data: bytes, limits: Limits = Limits()) -> Picture:
 
 
 def bounded(image: Image.Image, short_side: int) -> Image.Image:
-    """`image` with its short side at most `short_side`, by Lanczos; never enlarged."""
+    """`image` with its short side at most `short_side`, by Lanczos after a box reduction; never enlarged."""
     short = min(image.size)
     if short <= short_side:
         return image
@@ -154,7 +155,7 @@ def bounded(image: Image.Image, short_side: int) -> Image.Image:
         max(1, round(image.width * short_side / short)),
         max(1, round(image.height * short_side / short)),
     )
-    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=_GAP)
 
 
 def working_copy(picture: Picture, short_side: int = 384, quality: int = 90) -> bytes:

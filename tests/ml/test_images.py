@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops, PngImagePlugin
 
-from ml.images import FORMATS, ImageError, Limits, decode, encode_working_copy, read, sniff, working_copy
+from ml.images import FORMATS, ImageError, Limits, bounded, decode, encode_working_copy, read, sniff, working_copy
 from tests.ml.pictures import (
     canonical,
     encoded,
@@ -314,6 +314,14 @@ def test_pictures_that_are_resized_turned_or_no_common_jpeg_get_full_colour_and_
         picture = read(data, Limits(draft_short_side=384))
         assert picture.steps is None or min(picture.image.size) > 480
         assert _layout(working_copy(picture)) == (wanted, 1, table)
+
+
+def test_a_reduction_before_the_resize_changes_pixels_little() -> None:
+    for size in ((1000, 1333), (1400, 1000), (3000, 2000)):
+        image = _detailed((400, 300)).resize(size, Image.Resampling.BICUBIC)
+        small = bounded(image, 384)
+        assert min(small.size) == 384
+        assert gap(small, image.resize(small.size, Image.Resampling.LANCZOS)) < 1.5
 
 
 def test_only_what_is_hardly_too_large_is_kept_as_it_is() -> None:
