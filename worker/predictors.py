@@ -98,7 +98,7 @@ class Predictors:
             expected = {ref: registry.by_ref(session, ref).sha256 for ref in refs}
         folders = {ref: folder(settings.model_root, *_parts(ref)) for ref in refs}
         choices = self._choices(expected)
-        if self._device == "cpu" and settings.backend in ("auto", "openvino"):
+        if settings.spare_torch and self._device == "cpu" and settings.backend in ("auto", "openvino"):
             models = [(artifact.card_of(folders[ref], expected[ref]), expected[ref], folders[ref]) for ref in refs]
             try:
                 return exporting.predictor(

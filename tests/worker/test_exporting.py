@@ -125,6 +125,8 @@ def test_torch_where_it_was_measured_to_be_faster(
     assert isinstance(Predictors(settings(tmp_path, database_url), db, "cpu").get(wanted), Predictor)
     with owner_db.transaction() as session:
         sha256 = registry.by_ref(session, "tiny-tags@1").sha256
+    unsparing = settings(tmp_path, database_url, backend="auto", spare_torch=False)
+    assert isinstance(Predictors(unsparing, db, "cpu").get(wanted), Predictor)
     Tuned(root).remember(sha256, Choice("openvino", "fp32", 8), 1)
     plain = Predictors(auto, db, "cpu").get(wanted)
     assert isinstance(plain, PlainPredictor)
