@@ -113,7 +113,7 @@ def _plain(photo: bytes) -> bytes:
 
 
 def _crawls(folder: Path, names: Sequence[str], rounds: int) -> dict[str, list[float]]:
-    spent: dict[str, list[float]] = {"fetch alone": []} | {name: [] for name, _ in _CRAWLS}
+    spent: dict[str, list[float]] = {name: [] for name in ("fetch alone", *(name for name, _ in _CRAWLS))}
     with serving(folder) as port, tempfile.TemporaryDirectory(prefix="tagmill-bench-") as store:
         urls = [f"http://127.0.0.1:{port}/{name}" for name in names]
         settings = WorkerSettings(
