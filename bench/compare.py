@@ -10,6 +10,7 @@ and their children, without the picture server and Postgres. With `--write` the 
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -43,6 +44,7 @@ def main() -> None:
     arguments.add_argument("--write", action="store_true", help="the tables into docs/performance.md")
     options = arguments.parse_args()
     console = Console(width=130, highlight=False)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no system outlives us, stopped as most are
     if not options.folder.is_dir():
         raise SystemExit(f"{options.folder} is not there: --folder FOLDER with JPEGs")
     names = sorted(path.name for path in options.folder.iterdir())[: options.count]

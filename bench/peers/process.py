@@ -55,7 +55,7 @@ class Peer:
         )
         try:
             self.about: dict[str, Any] = self._answer()["ready"]
-        except Failed:
+        except BaseException:
             self.close()
             raise
 
