@@ -165,9 +165,11 @@ class Crawler:
             items = chunks.items(session, claimed[0])
             paused = hosts.blocked_until(session, sorted({host_of(item.url) for item in items if item.url}))
             with_banks = may_leave_out_hashes(claimed[0]) and banks.any_for(session, claimed[0].account_id)
+            harvest = Harvest(claimed[0], items, facts=wanted_facts(claimed[0], banks=with_banks))
+            harvest.remembered = self._ingest.remembered(session, harvest)
         self._leases.add(claimed[0])
         failpoints.hit("after_claim")
-        return Harvest(claimed[0], items, facts=wanted_facts(claimed[0], banks=with_banks)), paused
+        return harvest, paused
 
     async def _chunk(self, harvest: Harvest) -> None:
         """One chunk from claim to end. What it could not end is left to the reaper."""

@@ -150,7 +150,7 @@ class Inference:
         failpoints.hit("after_infer_commit")
         self._drained.chunks += 1
         self._drained.images += len(outcomes)
-        self.counters.add(chunks=1, images=len(outcomes), late=len(outcomes) * work.late)
+        self.counters.add(chunks=1, images=len(outcomes), late=len(outcomes) * work.late, known_scores=work.known)
 
     def give_back(self, work: Work, *, delay_s: float = 0.0) -> None:
         """Make a chunk ready again with its attempt returned; scores it has already are kept."""

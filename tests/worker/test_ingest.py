@@ -33,6 +33,7 @@ from worker.errors import Deferral
 from worker.heartbeat import Counters
 from worker.ingest import Harvest, Ingest
 from worker.politeness import HostGate
+from worker.reuse import Reuse
 from worker.sandbox import Normaliser
 
 
@@ -71,6 +72,7 @@ class Line:
                 normaliser=normaliser,
                 blobs=blobs,
                 counters=self.counters,
+                reuse=Reuse(with_settings, self.database, blobs),
             )
             crawler = Crawler(with_settings, self.database, ingest, gate, uuid7(), self.counters)
             running = asyncio.create_task(crawler.run(stop))
