@@ -158,6 +158,22 @@ def test_a_304_for_another_version_is_a_failure_that_a_retry_mends(line: Line, s
     assert shelf.conditions[-1] == (None, None)
 
 
+def test_a_job_that_is_retried_still_says_what_it_reused(line: Line, shelf: Shelf) -> None:
+    crawled(line, "shelf/a")
+    job = crawled(line, "shelf/a", "status/404")
+    run_sql(line.database, "UPDATE chunks SET state = 'done', finished_at = now() WHERE state = 'ready'")
+    run_sql(line.database, "UPDATE jobs SET state = 'finished', settled_at = now() WHERE id = :job", job=job)
+    with line.database.transaction() as session:
+        assert retries.retry(session, line.account_id, job) == 1
+    assert reused(line, job) == {"not_modified": 1}
+
+
+def test_who_opts_out_with_a_304_is_heard(line: Line, shelf: Shelf) -> None:
+    crawled(line, "shelf/a")
+    shelf.not_modified = b"HTTP/1.1 304 Not Modified\r\nX-Robots-Tag: noai\r\n\r\n"
+    assert [code for code, _ in ingests(line, crawled(line, "shelf/a"))] == ["opted_out"]
+
+
 def test_an_older_file_under_a_date_that_is_only_not_newer_is_no_304(line: Line, shelf: Shelf) -> None:
     shelf.marks = lambda body: [DATE]
     crawled(line, "shelf/a")
