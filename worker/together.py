@@ -12,7 +12,8 @@ class Together(Generic[K, V]):
     """`await together.ask(key)` from any number of tasks of one event loop.
 
     `answer` is given distinct keys and returns what it knows of them, where it may wait: `in_thread` runs it. What it
-    raises is raised to all who asked. `gather_s`: how long the first waits for others, unless it is urgent.
+    raises is raised to all who asked. `gather_s`: how long the first waits for others, unless it is urgent or
+    they are `most`.
     """
 
     def __init__(
@@ -21,10 +22,12 @@ class Together(Generic[K, V]):
         in_thread: Callable[[Callable[[], Mapping[K, V]]], Awaitable[Mapping[K, V]]],
         *,
         gather_s: float,
+        most: int,
     ) -> None:
         self._answer = answer
         self._in_thread = in_thread
         self._gather_s = gather_s
+        self._most = most
         self._waiting: list[tuple[K, asyncio.Future[V | None]]] = []
         self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -33,7 +36,7 @@ class Together(Generic[K, V]):
         """What is known of this key; None if nothing."""
         future: asyncio.Future[V | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((key, future))
-        if urgent:
+        if urgent or len(self._waiting) >= self._most:
             self._hurry.set()
         if self._task is None:
             self._task = asyncio.create_task(self._keep())

@@ -336,7 +336,7 @@ def test_questions_of_many_tasks_are_one_and_each_gets_its_answer() -> None:
         async def in_thread(call: Any) -> Any:
             return await asyncio.to_thread(call)
 
-        together = Together(answer, in_thread, gather_s=0.05)
+        together = Together(answer, in_thread, gather_s=0.05, most=100)
         answers = await asyncio.gather(*(together.ask(n) for n in (1, 2, 3, 3)))
         assert answers == ["1", None, "3", "3"]
         assert asked == [{1, 2, 3}]
@@ -347,9 +347,10 @@ def test_questions_of_many_tasks_are_one_and_each_gets_its_answer() -> None:
         await asyncio.sleep(0)
         leaving.cancel()
         assert await staying == "9"
-        patient = Together(answer, in_thread, gather_s=3600)
+        patient = Together(answer, in_thread, gather_s=3600, most=3)
         waiting = asyncio.create_task(patient.ask(1))
         assert await patient.ask(3, urgent=True) == "3"
         assert await waiting == "1"
+        assert await asyncio.gather(*(patient.ask(n) for n in (1, 3, 5))) == ["1", "3", "5"]
 
     asyncio.run(run())
