@@ -53,7 +53,9 @@ class Reuse:
         self._database = database
         self._blobs = blobs
         self._thread = ThreadPoolExecutor(1, "reuse")
-        self._known = Together(self._find, self._in_thread, gather_s=GATHER_S, most=MOST)
+        # Those who wait here hold fetched bytes: where few may, there is nobody to wait for.
+        most = max(1, min(MOST, settings.ingest_in_hand // 4))
+        self._known = Together(self._find, self._in_thread, gather_s=GATHER_S, most=most)
         self._there = Together(self._present, self._in_thread, gather_s=GATHER_S, most=MOST)
 
     def close(self) -> None:
