@@ -18,7 +18,7 @@ ENV VIRTUAL_ENV=/opt/tagmill
 WORKDIR /build
 COPY pyproject.toml constraints.txt ./
 RUN if [ -n "$TORCH_BACKEND" ]; then export UV_TORCH_BACKEND="$TORCH_BACKEND"; fi \
- && if [ "$TORCH_BACKEND" = cpu ]; then extra="--extra openvino"; fi \
+ && if [ "$TORCH_BACKEND" = cpu ]; then extra="--extra cpu"; fi \
  && uv pip install --constraint constraints.txt $extra --requirements pyproject.toml
 
 COPY README.md LICENSE ./

@@ -21,7 +21,7 @@ IMAGES ?=
 PHOTOS ?=
 N ?= 200
 ARGS ?=
-BENCH ?= line
+BENCH ?= compare
 # Tests wait for processes most of the time: three at a time keep two cores busy.
 JOBS ?= 3
 
@@ -47,20 +47,20 @@ lint: $(DEV_STAMP) ## Check style, types and the import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(DEV_STAMP) ## Measure this machine: BENCH=line (photos, end to end) or submit (ARGS="--count 1000")
-	@$(BIN)/python -m bench.$(BENCH) $(ARGS)
+bench: $(DEV_STAMP) ## Measure this machine: remakes docs/performance.md's tables; or BENCH=line, submit… (ARGS="--count 1000")
+	@$(BIN)/python -m bench.$(BENCH) $(or $(ARGS),$(if $(filter compare,$(BENCH)),--write))
 
 clean: ## Remove the environment and caches; keeps your data
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
 
 $(RUN_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "· installing Tagmill and its libraries into $(VENV) (torch is large: minutes, the first time)"
-	@$(PIP_INSTALL) -e '.[embedded,openvino]' | $(PIP_NEWS)
+	@$(PIP_INSTALL) -e '.[embedded,cpu]' | $(PIP_NEWS)
 	@touch $@
 
 $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "· installing Tagmill, its libraries and the development tools into $(VENV) (minutes, the first time)"
-	@$(PIP_INSTALL) -e '.[embedded,openvino,dev]' | $(PIP_NEWS)
+	@$(PIP_INSTALL) -e '.[embedded,cpu,dev]' | $(PIP_NEWS)
 	@touch $(RUN_STAMP) $@
 
 $(BIN)/python:

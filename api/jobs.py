@@ -53,6 +53,7 @@ def _progress_out(counts: Progress) -> ProgressOut:
         settled=counts.settled,
         rate=counts.rate,
         eta_s=counts.eta_s,
+        reused=counts.reused,
     )
 
 

@@ -21,6 +21,7 @@ _HELP: Final = {
     "jobs": "Jobs by state.",
     "items_finished_last_hour": "Items that a stage ended in the last hour.",
     "item_failures_last_hour": "Items that failed in the last hour.",
+    "items_reused_last_hour": "Items of the last hour that what was known before spared work, by kind.",
     "bank_hits_last_hour": "Pictures of the last hour that entries of hash banks hit.",
     "bank_entries_quarantined": "Entries of hash banks in quarantine.",
     "bank_entries_wide": "Entries of hash banks that found too many of the pictures there were.",

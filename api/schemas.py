@@ -15,6 +15,8 @@ PLAIN = r"^[^\x00-\x1f\x7f]*$"
 # The literals repeat `db.states`, for type checkers' sake; a test compares them.
 Analysis = Literal["tags", "moderation"]
 Lane = Literal["interactive", "bulk"]
+Fact = Literal["pdq", "colours", "sharpness"]
+Refetch = Literal["if_changed", "always"]
 JobState = Literal["accepted", "running", "finished", "cancelled"]
 Outcome = Literal["done", "failed", "cancelled"]
 Verdict = Literal["approve", "review", "reject"]
@@ -62,6 +64,16 @@ class JobOptions(Sent):
         default=None,
         pattern=POLICY,
         description="The policy that decides; without it, the one assigned to the context.",
+    )
+    refetch: Refetch = Field(
+        default="if_changed",
+        description="Of URLs fetched before: `if_changed` asks their servers whether they changed, and bytes that are"
+        " known are not decoded again; `always` fetches and decodes everything anew.",
+    )
+    facts: list[Fact] | None = Field(
+        default=None,
+        max_length=3,
+        description="The content facts to compute; absent: all. What policy and hash banks need is computed anyway.",
     )
 
 
@@ -126,6 +138,10 @@ class ProgressOut(BaseModel):
     settled: int = Field(description="Items that have their outcome.")
     rate: float | None = Field(description="Outcomes a second over the last minute.")
     eta_s: float | None = Field(description="Seconds to go at that rate.")
+    reused: dict[str, int] = Field(
+        description="Items that what was known before spared work: `not_modified` (the server said that our copy is"
+        " current), `known_bytes` (fetched, but decoded before), `known_scores` (scored by the same models before)."
+    )
 
 
 class JobOut(BaseModel):

@@ -17,7 +17,7 @@ from api.intake import Intake, OnInvalid
 from api.jobs import links, routes
 from api.json_body import JsonJob
 from api.routing import Answer, Call, Parameters
-from api.schemas import JobAccepted, JobIn, JobOptions, Lane, SkippedOut
+from api.schemas import JobAccepted, JobIn, JobOptions, Lane, Refetch, SkippedOut
 from api.small_body import IDEMPOTENCY_HEADER, idempotency_key, replayed
 from api.spool import spooled
 from db import idempotency, jobs
@@ -43,6 +43,12 @@ class SubmitQuery(Parameters):
     name: str | None = Field(default=None, description="A name for people.")
     context: str | None = Field(default=None, description="Where the pictures are to be shown: avatar, listing, …")
     policy: str | None = Field(default=None, description="The policy that decides. Default the one assigned.")
+    refetch: Refetch | None = Field(
+        default=None, description="`always`: fetch and decode anew what is known. Default `if_changed`."
+    )
+    facts: str | None = Field(
+        default=None, description="`pdq`, `colours`, `sharpness`, with commas, or `none`. Default all."
+    )
     on_invalid: OnInvalid = Field(
         default="refuse",
         description="`refuse`: one bad line or item refuses the whole job, with the first 100 of them;"
@@ -51,9 +57,11 @@ class SubmitQuery(Parameters):
 
     def options(self) -> dict[str, Any]:
         """The job options that were given."""
-        given = self.model_dump(include={"lane", "name", "context", "policy"}, exclude_none=True)
+        given = self.model_dump(include={"lane", "name", "context", "policy", "refetch"}, exclude_none=True)
         if self.analyses is not None:
             given["analyses"] = self.analyses.split(",")
+        if self.facts is not None:
+            given["facts"] = [] if self.facts == "none" else self.facts.split(",")
         return given
 
 
@@ -80,7 +88,10 @@ def _spec(options: dict[str, Any], source: Literal["body", "query"]) -> JobSpec:
         code = "invalid_body" if source == "body" else "invalid_parameter"
         raise Problem(code, "See `errors`.", faults_of(error)) from error
     analyses = tuple(dict.fromkeys(asked.analyses))
-    return JobSpec(analyses, asked.lane, asked.name, context=asked.context, policy=asked.policy)
+    pinned: dict[str, Any] = {} if asked.facts is None else {"facts": sorted(set(asked.facts))}
+    if asked.refetch == "always":
+        pinned["refetch"] = asked.refetch
+    return JobSpec(analyses, asked.lane, asked.name, pinned, context=asked.context, policy=asked.policy)
 
 
 def _no_options(query: SubmitQuery, where: str) -> None:

@@ -67,7 +67,7 @@ def original(photo: Photo) -> Image.Image:
 
 def working_copy(data: bytes) -> bytes:
     """What the crawler's sandbox would put into the blob store."""
-    return images.encode_working_copy(images.read(data, LIMITS).image)
+    return images.working_copy(images.read(data, LIMITS))
 
 
 def encoded(image: Image.Image, kind: str, **options: int | bool) -> bytes:

@@ -1,14 +1,16 @@
 """A picture server in a process of its own, so that serving costs the system under test nothing but CPU.
 
-python -m bench.pictures FOLDER    prints its port, then serves every file of the folder until stdin closes
+python -m bench.pictures FOLDER [--etags]   prints its port, then serves every file of the folder until stdin closes
 
 A query is appended to the file's bytes, which decoders do not mind: so one file is as many pictures as are asked for.
+With --etags every answer has an ETag, and a request that names it gets a 304.
 """
 
 import asyncio
 import subprocess
 import sys
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,8 +21,9 @@ MISSING = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 class _Protocol(asyncio.Protocol):
     """Just enough HTTP/1.1 for a well-behaved client: GET, keep-alive, one request at a time."""
 
-    def __init__(self, files: dict[bytes, bytes]) -> None:
+    def __init__(self, files: dict[bytes, bytes], etags: Mapping[bytes, bytes]) -> None:
         self._files = files
+        self._etags = etags
         self._pending = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -33,22 +36,33 @@ class _Protocol(asyncio.Protocol):
             request, _, self._pending = self._pending.partition(b"\r\n\r\n")
             path, _, query = request.split(b" ", 2)[1].partition(b"?")
             body = self._files.get(path)
-            size = len(body or b"") + len(query)
-            self._transport.write(MISSING if body is None else HEAD + b"%d\r\n\r\n" % size + body + query)
+            if body is None:
+                self._transport.write(MISSING)
+                continue
+            mark = b"" if path not in self._etags else b"\r\nETag: %b" % _etag(self._etags[path], query)
+            if mark and b"\r\nIf-None-Match: " + mark[8:] in request:
+                self._transport.write(b"HTTP/1.1 304 Not Modified%b\r\n\r\n" % mark)
+            else:
+                self._transport.write(HEAD + b"%d%b\r\n\r\n" % (len(body) + len(query), mark) + body + query)
 
 
-async def _serve(folder: Path) -> None:
+def _etag(of_file: bytes, query: bytes) -> bytes:
+    return b'"%b-%08x"' % (of_file, zlib.crc32(query))
+
+
+async def _serve(folder: Path, *, with_etags: bool) -> None:
     files = {f"/{path.name}".encode(): path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    etags = {path: b"%08x" % zlib.crc32(body) for path, body in files.items()} if with_etags else {}
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Protocol(files), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: _Protocol(files, etags), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[int]:
+def serving(folder: Path, *, etags: bool = False) -> Iterator[int]:
     """The port on which a child process serves `folder` inside the block."""
-    command = [sys.executable, "-m", "bench.pictures", str(folder)]
+    command = [sys.executable, "-m", "bench.pictures", str(folder), *(["--etags"] if etags else [])]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdin is not None
         assert child.stdout is not None
@@ -60,4 +74,4 @@ def serving(folder: Path) -> Iterator[int]:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(Path(sys.argv[1])))
+    asyncio.run(_serve(Path(sys.argv[1]), with_etags="--etags" in sys.argv))

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker import roles
+from db import registry
+from db.session import Database
+from worker import model_bundle, roles
 from worker.client import Client
 from worker.demo_models import provide
 from worker.home import Home
@@ -28,13 +30,18 @@ class System:
 
 
 @contextmanager
-def running(settings: Mapping[str, str], *, with_models: bool = True) -> Iterator[System]:
-    """Everything up and ready in a temporary folder; stopped and removed at the end."""
+def running(settings: Mapping[str, str], *, with_models: bool = True, artifact: Path | None = None) -> Iterator[System]:
+    """Everything up and ready in a temporary folder; stopped and removed at the end.
+
+    With the demo's models; or with the one in the folder `artifact`, and no other.
+    """
     with tempfile.TemporaryDirectory(prefix="tagmill-bench-") as folder:
         supervisor = Supervisor(Home(Path(folder)), listen=roles.Listen(port=0), settings=settings)
         try:
             supervisor.start()
-            if with_models:
+            if artifact is not None:
+                _activate(supervisor, artifact)
+            elif with_models:
                 provide(supervisor.database_url, supervisor.home.models, SHARED / "models", lambda text: None)
             supervisor.await_ready()
             models = supervisor.active_models()
@@ -42,6 +49,15 @@ def running(settings: Mapping[str, str], *, with_models: bool = True) -> Iterato
                 yield System(supervisor, client, models)
         finally:
             supervisor.stop()
+
+
+def _activate(supervisor: Supervisor, folder: Path) -> None:
+    brought = model_bundle.bring(supervisor.home.models, folder)
+    database = Database(supervisor.database_url, pool_size=1)
+    with database.transaction() as session:
+        registry.install_model(session, brought.card, brought.sha256)
+        registry.activate(session, brought.name, brought.version)
+    database.dispose()
 
 
 def cpu_seconds(pids: Mapping[str, int]) -> dict[str, float]:
@@ -61,6 +77,22 @@ def cpu_seconds(pids: Mapping[str, int]) -> dict[str, float]:
     return {role: sum(used[pid] for pid in _tree(root, parents)) for role, root in pids.items() if root in used}
 
 
+def descendants(root: int) -> set[int]:
+    """A process and all that come from it."""
+    return _tree(root, _parents())
+
+
+def _parents() -> dict[int, int]:
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+    return parents
+
+
 def _tree(root: int, parents: Mapping[int, int]) -> set[int]:
     tree = {root}
     while more := {pid for pid, parent in parents.items() if parent in tree and pid not in tree}:
@@ -70,15 +102,8 @@ def _tree(root: int, parents: Mapping[int, int]) -> set[int]:
 
 def peak_rss_mb(root: int) -> float:
     """The largest resident size (MB) that any one process of this tree has had."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
     peaks = []
-    for pid in _tree(root, parents):
+    for pid in descendants(root):
         try:
             lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         except OSError:

@@ -146,6 +146,11 @@ def remove(session: Session, account_id: int | None, bank_id: UUID, actor: str) 
     return change_id
 
 
+def any_for(session: Session, account_id: int) -> bool:
+    """Whether the account or the installation has a bank."""
+    return bool(session.scalar(_ANY, {"account_id": account_id}))
+
+
 def hits_of(session: Session, account_id: int, shas: Sequence[bytes]) -> dict[bytes, list[Hit]]:
     """What banks say now of those of these pictures that they know: the nearest entry first."""
     found: dict[bytes, list[Hit]] = {}
@@ -173,6 +178,11 @@ _SUMS = text(
     SELECT bank_id, CASE WHEN quarantined_at IS NOT NULL THEN 'quarantined' WHEN expired_at IS NOT NULL THEN 'expired'
       WHEN enabled AND wide IS NOT NULL THEN 'wide' WHEN enabled THEN 'on' ELSE 'off' END AS state, count(*) AS count
     FROM hash_entries WHERE bank_id = ANY(:ids) AND removed_at IS NULL GROUP BY 1, 2
+    """
+)
+_ANY = text(
+    """
+    SELECT EXISTS (SELECT FROM hash_banks WHERE (account_id = :account_id OR account_id IS NULL) AND removed_at IS NULL)
     """
 )
 _HITS = text(

@@ -16,7 +16,8 @@ Digest = bytes
 class ImageRecord:
     """An ingested picture: `width` × `height` pixels after orientation, `bytes` of the original, and its facts
     (`pdq` 32 bytes; `colours` [{name, hex, share}]; `sharpness` variance of the Laplacian). A fact switched off
-    is None. `work_key`/`work_sha256` name the working copy in the blob store and pin its bytes."""
+    is None. `work_key`/`work_sha256` name the working copy in the blob store and pin its bytes; `made_by` says which
+    normaliser, in which settings, made it."""
 
     sha256: Digest
     work_key: str
@@ -29,12 +30,15 @@ class ImageRecord:
     pdq_quality: int | None = None
     colours: list[dict[str, Any]] | None = None
     sharpness: float | None = None
+    made_by: int | None = None
 
 
-def known(session: Session, account_id: int, shas: Sequence[bytes]) -> dict[bytes, ImageRecord]:
-    """Those of these bytes that have a working copy already."""
-    rows = session.execute(_KNOWN, {"account_id": account_id, "shas": list(shas)})
-    return {bytes(row.sha256): _record(row) for row in rows}
+def known(
+    session: Session, account_id: int, shas: Sequence[bytes], made_by: int | None = None
+) -> dict[bytes, ImageRecord]:
+    """Those of these bytes that have a working copy already; with `made_by`, one that this normaliser made."""
+    rows = session.execute(_KNOWN, {"account_id": account_id, "shas": list(shas), "made_by": made_by})
+    return {bytes(row.sha256): record_of(row) for row in rows}
 
 
 def record_images(session: Session, account_id: int, images: Sequence[ImageRecord]) -> None:
@@ -54,6 +58,7 @@ def record_images(session: Session, account_id: int, images: Sequence[ImageRecor
             "pdq_quality": image.pdq_quality,
             "colours": image.colours,
             "sharpness": image.sharpness,
+            "made_by": image.made_by,
         }
         for image in sorted(images, key=lambda image: image.sha256)
     ]
@@ -80,7 +85,8 @@ def record_analyses(session: Session, account_id: int, model: str, scores: Mappi
     session.execute(_ADD_ANALYSES, {"account_id": account_id, "model": model, "rows": json.dumps(rows)})
 
 
-def _record(row: Any) -> ImageRecord:
+def record_of(row: Any) -> ImageRecord:
+    """The image in a row with these `COLUMNS`."""
     return ImageRecord(
         sha256=bytes(row.sha256),
         work_key=row.work_key,
@@ -93,25 +99,37 @@ def _record(row: Any) -> ImageRecord:
         pdq_quality=row.pdq_quality,
         colours=row.colours,
         sharpness=row.sharpness,
+        made_by=row.made_by,
     )
 
 
+# Of an image row `i`; `record_of` reads them.
+COLUMNS = """i.sha256, i.work_key, i.work_sha256, i.bytes, i.width, i.height, i.format, i.pdq::text AS pdq,
+      i.pdq_quality, i.colours, i.sharpness, i.made_by"""
 _KNOWN = text(
-    """
-    SELECT sha256, work_key, work_sha256, bytes, width, height, format, pdq::text AS pdq, pdq_quality, colours,
-      sharpness FROM images WHERE account_id = :account_id AND sha256 = ANY(:shas)
+    f"""
+    SELECT {COLUMNS} FROM images i
+    WHERE i.account_id = :account_id AND i.sha256 = ANY(:shas)
+      AND (CAST(:made_by AS bigint) IS NULL OR i.made_by = :made_by)
     """
 )
 _ADD_IMAGES = text(
     """
     INSERT INTO images (account_id, sha256, work_key, work_sha256, bytes, width, height, format, pdq, pdq_quality,
-      colours, sharpness)
+      colours, sharpness, made_by)
     SELECT :account_id, decode(sha256, 'hex'), work_key, decode(work_sha256, 'hex'), bytes, width, height, format,
-      ('x' || pdq)::bit(256), pdq_quality, colours, sharpness
+      ('x' || pdq)::bit(256), pdq_quality, colours, sharpness, made_by
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(sha256 text, work_key text, work_sha256 text, bytes int,
-      width int, height int, format text, pdq text, pdq_quality smallint, colours jsonb, sharpness real)
-    ON CONFLICT (account_id, sha256) DO UPDATE SET work_key = excluded.work_key, work_sha256 = excluded.work_sha256
-    WHERE images.work_key <> excluded.work_key
+      width int, height int, format text, pdq text, pdq_quality smallint, colours jsonb, sharpness real,
+      made_by bigint)
+    ON CONFLICT (account_id, sha256) DO UPDATE SET work_key = excluded.work_key, work_sha256 = excluded.work_sha256,
+      made_by = excluded.made_by,
+      pdq = coalesce(images.pdq, excluded.pdq), pdq_quality = coalesce(images.pdq_quality, excluded.pdq_quality),
+      colours = coalesce(images.colours, excluded.colours), sharpness = coalesce(images.sharpness, excluded.sharpness)
+    WHERE images.work_key <> excluded.work_key OR images.made_by IS DISTINCT FROM excluded.made_by
+      OR images.pdq IS NULL AND excluded.pdq IS NOT NULL
+      OR images.colours IS NULL AND excluded.colours IS NOT NULL
+      OR images.sharpness IS NULL AND excluded.sharpness IS NOT NULL
     """
 )
 _ADD_ANALYSES = text(

@@ -1,6 +1,6 @@
 """How far a job is: sums over its chunks, never over its items."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -19,9 +19,15 @@ class StageCounts:
     open: int
 
 
+REUSED = ("not_modified", "known_bytes", "known_scores")
+"""Items that were not sent again, whose bytes were not decoded again, whose scores were stored. Items that repeat
+another one of the same job are in none of them."""
+
+
 @dataclass(frozen=True)
 class Progress:
-    """Counts of a job. `rate` is final outcomes a second over the last 60 seconds; `eta_s` follows from it."""
+    """Counts of a job. `rate` is final outcomes a second over the last 60 seconds; `eta_s` follows from it. `reused`:
+    how often what was known before spared work (`REUSED`)."""
 
     total: int
     ingest: StageCounts
@@ -31,6 +37,7 @@ class Progress:
     rate: float | None
     eta_s: float | None
     open_chunks: int
+    reused: dict[str, int] = field(default_factory=dict)
 
     @property
     def settled(self) -> int:
@@ -64,6 +71,7 @@ def progress(session: Session, job_id: UUID) -> Progress:
         rate=rate,
         eta_s=left / rate if rate else None,
         open_chunks=row["open_chunks"],
+        reused={name: row[name] + earlier.get("reused", {}).get(name, 0) for name in REUSED},
     )
 
 
@@ -75,6 +83,9 @@ _SUMS = text(
       coalesce(sum(c.done) FILTER (WHERE c.stage = 'infer'), 0) AS infer_done,
       coalesce(sum(c.failed) FILTER (WHERE c.stage = 'infer'), 0) AS infer_failed,
       count(c.id) FILTER (WHERE c.state <> 'done') AS open_chunks,
+      coalesce(sum((c.reused ->> 'not_modified')::int), 0) AS not_modified,
+      coalesce(sum((c.reused ->> 'known_bytes')::int), 0) AS known_bytes,
+      coalesce(sum((c.reused ->> 'known_scores')::int), 0) AS known_scores,
       coalesce(sum(CASE WHEN c.stage = 'infer' THEN c.done + c.failed ELSE c.failed END)
         FILTER (WHERE c.finished_at > now() - interval '60 seconds'), 0) AS recent,
       least(60, extract(epoch FROM now() - greatest(j.started_at, min(c.created_at), j.created_at))) AS window_s,

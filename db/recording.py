@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,14 @@ from db import (
     outbox,
     review_queue,
     review_sources,
+    validators,
 )
 from db.bulk import record_rows
 from db.chunks import Chunk
 from db.errors import LeaseLost
 from db.images import ImageRecord, record_images
 from db.review_queue import Candidate
+from db.validators import Validators
 
 _INGEST_COLUMNS = ("bucket", "job_id", "seq", "account_id", "outcome", "code", "sha256", "status")
 _RESULT_COLUMNS = (
@@ -33,13 +35,17 @@ _RESULT_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class IngestOutcome:
-    """What came of one item: an image, or the `code` of the failure. `status` is the HTTP status, if any."""
+    """What came of one item: an image, or the `code` of the failure. `status` is the HTTP status, if any; `reused` how
+    the image came to be known before (`not_modified`, `known_bytes`); `said` what the server of `url` calls it."""
 
     seq: int
     image: ImageRecord | None = None
     code: str | None = None
     detail: str | None = None
     status: int | None = None
+    reused: str | None = None
+    url: str | None = None
+    said: Validators | None = None
 
 
 @dataclass(frozen=True)
@@ -69,14 +75,17 @@ class InferOutcome:
 def finish_ingest(
     session: Session, chunk: Chunk, outcomes: Sequence[IngestOutcome], deferred: Iterable[Deferred] = ()
 ) -> None:
-    """leased → done for an ingest chunk: images and what hash banks know of them, ingest rows, results of what failed;
-    successes become a ready infer chunk, deferred items a ready ingest chunk with `not_before`. Raises LeaseLost (roll
-    back)."""
+    """leased → done for an ingest chunk: images and what hash banks know of them, what servers call them, ingest rows,
+    results of what failed; successes become a ready infer chunk, deferred items a ready ingest chunk with `not_before`.
+    Raises LeaseLost (roll back)."""
     _require_lease(session, chunk)
     outcomes = _with_followers(session, chunk, outcomes)
     images = {o.image.sha256: o.image for o in outcomes if o.image is not None}
     bank_changes.share_lock(session)
-    record_images(session, chunk.account_id, list(images.values()))
+    reused = {o.image.sha256 for o in outcomes if o.image is not None and o.reused is not None}
+    record_images(session, chunk.account_id, [image for sha, image in images.items() if sha not in reused])
+    said = {o.url: (o.said, o.image.sha256) for o in outcomes if o.url and o.said is not None and o.image is not None}
+    validators.record(session, chunk.account_id, said)
     bank_matching.match(session, chunk.account_id, list(images.values()))
     key = (chunk.bucket, chunk.job_id)
     rows = [
@@ -99,15 +108,22 @@ def finish_ingest(
     for part in deferred:
         _add_chunk(session, chunk, "ingest", sorted(part.seqs), part.delay_s, chunk.deferrals + part.counts)
     outbox.failures(session, chunk, [(o.seq, o.code or "") for o in failed])
-    _close(session, chunk, len(done), Counter(o.code or "" for o in failed))
+    _close(session, chunk, len(done), Counter(o.code or "" for o in failed), Counter(o.reused for o in outcomes))
     if failed and chunk.lane == "interactive":
         moderation_state.refresh(session, chunk.account_id, [chunk.job_id])
 
 
-def finish_infer(session: Session, chunk: Chunk, outcomes: Sequence[InferOutcome], *, audit_share: float = 0.0) -> None:
+def finish_infer(
+    session: Session,
+    chunk: Chunk,
+    outcomes: Sequence[InferOutcome],
+    *,
+    audit_share: float = 0.0,
+    known_scores: int = 0,
+) -> None:
     """leased → done for an infer chunk: one results row an item, and a task for people where the verdict asks for them.
-    `audit_share` of the other verdicts is drawn for an audit, if the policy says nothing else. Raises LeaseLost (roll
-    back)."""
+    `audit_share` of the other verdicts is drawn for an audit, if the policy says nothing else; `known_scores`: items
+    whose scores were stored before. Raises LeaseLost (roll back)."""
     _require_lease(session, chunk)
     bank_changes.share_lock(session)
     rows = [
@@ -124,7 +140,7 @@ def finish_infer(session: Session, chunk: Chunk, outcomes: Sequence[InferOutcome
     judged = [o.seq for o in outcomes if o.moderation is not None]
     evidence.cover_verdicts(session, chunk.account_id, chunk.bucket, chunk.job_id, judged, chunk.id)
     review_queue.enqueue(session, chunk.account_id, _for_people(chunk, outcomes, audit_share))
-    _close(session, chunk, len(outcomes) - failed.total(), failed)
+    _close(session, chunk, len(outcomes) - failed.total(), failed, {"known_scores": known_scores})
     if chunk.lane == "interactive":
         shas = [o.sha256 for o in outcomes if o.sha256 is not None]
         moderation_state.meet(session, chunk.account_id, chunk.context, shas)
@@ -186,8 +202,11 @@ def _add_chunk(session: Session, chunk: Chunk, stage: str, seqs: Sequence[int], 
     )
 
 
-def _close(session: Session, chunk: Chunk, done: int, codes: Counter[str]) -> None:
-    parameters = {"id": chunk.id, "done": done, "failed": codes.total(), "codes": json.dumps(codes)}
+def _close(session: Session, chunk: Chunk, done: int, codes: Counter[str], reused: Mapping[str | None, int]) -> None:
+    how = {name: count for name, count in reused.items() if name is not None and count}
+    parameters = {
+        "id": chunk.id, "done": done, "failed": codes.total(), "codes": json.dumps(codes), "reused": json.dumps(how)
+    }  # fmt: skip
     session.execute(_CLOSE, parameters)
 
 
@@ -216,6 +235,7 @@ _ADD = text(
 _CLOSE = text(
     """
     UPDATE chunks SET state = 'done', finished_at = now(), owner = NULL, lease_until = NULL, done = :done,
-      failed = :failed, codes = CAST(:codes AS jsonb), progress = :done + :failed WHERE id = :id
+      failed = :failed, codes = CAST(:codes AS jsonb), reused = CAST(:reused AS jsonb),
+      progress = :done + :failed WHERE id = :id
     """
 )

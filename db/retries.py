@@ -12,6 +12,7 @@ from db import audit, moderation_state
 from db.chunks import TURN_NOW
 from db.errors import Conflict, NotFound
 from db.jobs import chunk_size_of
+from db.progress import progress
 from db.tables import Job
 
 
@@ -68,6 +69,7 @@ def _tally(session: Session, job: Job) -> dict[str, Any]:
     parameters = {"bucket": job.bucket, "id": job.id}
     ingested: dict[str, int] = dict(session.execute(_COUNT_INGESTS, parameters).all())
     tally: dict[str, Any] = {"codes": {}, "ingested": ingested.get("done", 0)}
+    tally["reused"] = progress(session, job.id).reused  # no row of an item says it
     for outcome, code, was_ingested, count in session.execute(_COUNT_RESULTS, parameters):
         name = {"done": "done", "cancelled": "cancelled"}.get(
             outcome, "infer_failed" if was_ingested else "ingest_failed"

@@ -140,6 +140,7 @@ class ChunkRow(Base):
     done: Mapped[int]
     failed: Mapped[int]
     codes: Mapped[dict[str, Any]]
+    reused: Mapped[dict[str, Any]]
     hinted_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
@@ -197,7 +198,8 @@ class Result(Base):
 
 
 class Image(Base):
-    """Distinct bytes of an account: where the working copy is, and the content facts."""
+    """Distinct bytes of an account: where the working copy is, and the content facts. `made_by`: the fingerprint of the
+    normaliser that made them."""
 
     __tablename__ = "images"
     account_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
@@ -213,6 +215,19 @@ class Image(Base):
     colours: Mapped[list[dict[str, Any]] | None]
     sharpness: Mapped[float | None] = mapped_column(REAL)
     created_at: Mapped[datetime]
+    made_by: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class ValidatorRow(Base):
+    """What the server of a URL called the bytes that an account fetched from it last: see `db.validators`."""
+
+    __tablename__ = "validators"
+    account_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    url_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    sha256: Mapped[bytes]
+    etag: Mapped[str | None]
+    last_modified: Mapped[str | None]
+    seen_at: Mapped[datetime]
 
 
 class Analysis(Base):

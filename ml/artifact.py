@@ -2,7 +2,7 @@
 
 The card is also embedded in the weights file's own metadata, so that the one SHA-256 that a registry pins
 covers the labels, the preset and the thresholds as well as the numbers: a card.json edited by hand no longer
-fits its weights.
+fits its weights. torch is imported only where tensors are made or written.
 """
 
 import hashlib
@@ -11,21 +11,20 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import safetensors.torch
-from safetensors import SafetensorError
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ml.card import ModelCard, from_dict
 from ml.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CARD_FILE = "card.json"
 WEIGHTS_FILE = "model.safetensors"
 MAX_CARD_BYTES = 32 << 20
 MAX_WEIGHTS_BYTES = 4 << 30
 
-__all__ = ["CARD_FILE", "WEIGHTS_FILE", "Artifact", "ArtifactError", "ModelCard", "load", "save"]
+__all__ = ["CARD_FILE", "WEIGHTS_FILE", "Artifact", "ArtifactError", "ModelCard", "card_of", "load", "save"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +32,18 @@ class Artifact:
     """A checked card with its weights; `sha256` is the digest (hex) of the weights file, card included."""
 
     card: ModelCard
-    state: Mapping[str, Tensor]
+    state: "Mapping[str, Tensor]"
     sha256: str
 
 
-def save(folder: Path, card: ModelCard, state: Mapping[str, Tensor]) -> Artifact:
+def save(folder: Path, card: ModelCard, state: "Mapping[str, Tensor]") -> Artifact:
     """Write the two files into `folder` (made if missing) and return what `load` would give back.
 
     The files are synced but not renamed into place: whoever installs a model does that with the whole folder.
     Raises ArtifactError('card_invalid') for a card that `load` would refuse.
     """
+    import safetensors.torch
+
     document = from_dict(_plain(card.to_dict())).to_dict()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     weights = safetensors.torch.save(tensors, metadata={"card": _canonical(document)})
@@ -54,7 +55,7 @@ def save(folder: Path, card: ModelCard, state: Mapping[str, Tensor]) -> Artifact
     return Artifact(from_dict(_plain(document)), tensors, digest)
 
 
-def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def halved(state: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
     """The weights as fp16, half the bytes; what is no floating-point number stays as it is."""
     return {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
 
@@ -67,6 +68,24 @@ def load(folder: Path, expect_sha256: str | None = None, *, max_bytes: int = MAX
     weights), weights_hash_mismatch (other bytes than the card or the registry says), weights_invalid (not
     safetensors).
     """
+    import safetensors.torch
+    from safetensors import SafetensorError
+
+    card, weights, digest = _checked(folder, expect_sha256, max_bytes)
+    try:
+        state = safetensors.torch.load(weights)
+    except SafetensorError as error:
+        raise ArtifactError("weights_invalid", str(error)) from None
+    return Artifact(card, state, digest)
+
+
+def card_of(folder: Path, expect_sha256: str | None = None) -> ModelCard:
+    """The card of the artifact in `folder`, its weights checked but not read as tensors. Raises as `load`."""
+    card, _, _ = _checked(folder, expect_sha256, MAX_WEIGHTS_BYTES)
+    return card
+
+
+def _checked(folder: Path, expect_sha256: str | None, max_bytes: int) -> tuple[ModelCard, bytes, str]:
     document = _decoded(_read(folder / CARD_FILE, MAX_CARD_BYTES), CARD_FILE)
     weights_entry = document.pop("weights", None)
     if not isinstance(weights_entry, dict) or not isinstance(weights_entry.get("sha256"), str):
@@ -80,11 +99,7 @@ def load(folder: Path, expect_sha256: str | None = None, *, max_bytes: int = MAX
             raise ArtifactError("weights_hash_mismatch", f"{folder} has SHA-256 {digest}, {who} says {expected}")
     if _embedded_card(weights) != _canonical(card.to_dict()):
         raise ArtifactError("card_mismatch", f"{folder / CARD_FILE} is not the card inside {WEIGHTS_FILE}")
-    try:
-        state = safetensors.torch.load(weights)
-    except SafetensorError as error:
-        raise ArtifactError("weights_invalid", str(error)) from None
-    return Artifact(card, state, digest)
+    return card, weights, digest
 
 
 def _embedded_card(weights: bytes) -> str | None:

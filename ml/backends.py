@@ -5,13 +5,12 @@ Knows no labels and no files; precision is never lower than the model's card all
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,17 +18,16 @@ from torch.fx.experimental.optimization import fuse
 from torch.fx.proxy import TraceError
 
 from ml import openvino_runtime
+from ml.agreement import TOLERANCE, agrees
 from ml.card import Precision
+from ml.choice import Choice
 from ml.errors import BackendError
+from ml.openvino_runtime import SIZES, Compiled
 from ml.presets import Preset
 
-Family = Literal["auto", "reference", "fused", "openvino", "cuda"]
+__all__ = ["TOLERANCE", "Backend", "Builder", "Chosen", "Reference", "agrees", "choose", "converted", "probe"]
 
-# Largest difference of any score from the reference's, and largest relative L2 difference of the logits, that
-# a backend may show on the probe. fp32 differs by the order of sums only (1e-6 measured); bf16 keeps 8 bits
-# of mantissa (0.3–0.7 % measured on trained torchvision classifiers; weights that came out of quantisation
-# reach 5–11 % and fail).
-TOLERANCE: dict[Precision, tuple[float, float]] = {"fp32": (5e-5, 1e-4), "bf16": (2e-2, 2e-2)}
+Family = Literal["auto", "reference", "fused", "openvino", "cuda"]
 
 
 class Backend(Protocol):
@@ -82,36 +80,30 @@ class TorchBackend:
 
 
 class OpenVinoBackend:
-    """OpenVINO on the CPU, the optional extra `openvino`; one picture after the other.
+    """OpenVINO on the CPU, the optional extra `cpu`. `sizes`: the batch sizes that the network is compiled for."""
 
-    Compiled for one, because that is as fast as eight at once (MobileNetV2, fp32, one thread: 3.9 and 4.3 ms each),
-    and a short batch (a single upload, a second look at a few) has nothing to be filled up with.
-    """
-
-    def __init__(self, network: nn.Module, preset: Preset, precision: Precision, *, threads: int) -> None:
-        ov = openvino_runtime.openvino()
-        from openvino.frontend import GeneralFailure, OpConversionFailure
-
+    def __init__(self, model: Any, side: int, precision: Precision, *, threads: int, sizes: Sequence[int]) -> None:
         self.name = f"openvino-{precision}"
-        example = preset(torch.zeros(3, preset.size, preset.size, dtype=torch.uint8)).unsqueeze(0)
-        try:
-            with warnings.catch_warnings(), torch.inference_mode():
-                warnings.simplefilter("ignore")  # tracing warns about every shape that it fixes
-                model = ov.convert_model(nn.Sequential(preset.normaliser(), network), example_input=example)
-            model.reshape(list(example.shape))
-            options = {
-                "INFERENCE_NUM_THREADS": threads,
-                "PERFORMANCE_HINT": "LATENCY",
-                # Without it OpenVINO takes bf16 wherever the processor has it.
-                "INFERENCE_PRECISION_HINT": openvino_runtime.HINTS[precision],
-            }
-            self._request = ov.Core().compile_model(model, "CPU", options).create_infer_request()
-        except (RuntimeError, GeneralFailure, OpConversionFailure) as error:
-            raise BackendError("backend_unavailable", f"OpenVINO cannot take this network: {error}") from None
+        self.compiled = Compiled(model, (3, side, side), sizes, precision=precision, threads=threads)
 
     def forward(self, batch: Tensor) -> Tensor:
-        outputs = [self._request.infer(one.numpy(), share_inputs=True)[0].copy() for one in torch.split(batch, 1)]
-        return torch.from_numpy(np.concatenate(outputs))
+        return torch.from_numpy(self.compiled.infer(batch.numpy()))
+
+
+def converted(network: nn.Module, preset: Preset) -> Any:
+    """The network behind its preset's normaliser as an OpenVINO model. Raises BackendError('backend_unavailable')."""
+    ov = openvino_runtime.openvino()
+    from openvino.frontend import GeneralFailure, OpConversionFailure
+
+    example = preset(torch.zeros(3, preset.size, preset.size, dtype=torch.uint8)).unsqueeze(0)
+    try:
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")  # tracing warns about every shape that it fixes
+            model = ov.convert_model(nn.Sequential(preset.normaliser(), network), example_input=example)
+        model.reshape([-1, *example.shape[1:]])
+        return model
+    except (RuntimeError, GeneralFailure, OpConversionFailure) as error:
+        raise BackendError("backend_unavailable", f"OpenVINO cannot take this network: {error}") from None
 
 
 def cpu_has_bf16() -> bool:
@@ -129,40 +121,75 @@ def choose(
     precision: Precision = "fp32",
     device: torch.device,
     threads: int,
+    remembered: Choice | None = None,
 ) -> Chosen:
     """The fastest backend of `family` whose scores agree with the fp32 reference.
 
-    `precision` is the lowest that the model's card allows, `scores` turns logits into scores. "auto" ends at
-    the reference itself. Raises BackendError where a named family is unknown, missing here or disagrees.
+    `precision` is the lowest that the model's card allows, `scores` turns logits into scores. "auto" begins with what
+    was measured here before, if that is `remembered`, and ends at the reference itself. Raises BackendError where a
+    named family is unknown, missing here or disagrees.
     """
     if family not in get_args(Family):
         raise BackendError("backend_unknown", f"{family!r} is none of {', '.join(get_args(Family))}")
-    reference = TorchBackend(network, preset, torch.device("cpu"), "fp32", fused=False)
-    pictures = probe(preset)
-    expected = reference.forward(pictures)
+    reference = Reference(network, preset, scores)
+    build = Builder(network, preset, device, threads)
     refused: dict[str, str] = {}
-    for kind, at in _candidates(family, precision, device):
+    for candidate in _candidates(family, precision, device, remembered):
         try:
-            backend = _build(kind, at, network, preset, device, threads)
+            backend = build(candidate)
         except BackendError as error:
-            refused[f"{kind}-{at}"] = error.detail
+            refused[candidate.name] = error.detail
             continue
-        logits = backend.forward(pictures.to(device)).cpu()
-        gap = float((scores(logits) - scores(expected)).abs().max())
-        relative = float((logits - expected).norm() / expected.norm().clamp(min=1e-12))
-        allowed_gap, allowed_relative = TOLERANCE[at]
-        # Written so that a NaN is refused as well.
-        if gap <= allowed_gap and relative <= allowed_relative:
+        gap, relative = reference.distance(backend, device)
+        if agrees(candidate.precision, gap, relative):
             return Chosen(backend, gap, refused)
         refused[backend.name] = f"scores differ by {gap:.2g}, logits by {relative:.2g}"
     if family == "auto" and device.type == "cpu":
-        return Chosen(reference, 0.0, refused)
+        return Chosen(reference.backend, 0.0, refused)
     code = "backend_disagrees" if any("differ" in why for why in refused.values()) else "backend_unavailable"
     raise BackendError(code, "; ".join(f"{name}: {why}" for name, why in refused.items()) or f"no {family} on {device}")
 
 
-def _candidates(family: str, precision: Precision, device: torch.device) -> list[tuple[str, Precision]]:
-    """(family, precision), fastest first as measured on MobileNetV2, batch 8, one thread."""
+class Reference:
+    """torch as written, in fp32, and what it says of the probe."""
+
+    def __init__(self, network: nn.Module, preset: Preset, scores: Callable[[Tensor], Tensor]) -> None:
+        self.backend = TorchBackend(network, preset, torch.device("cpu"), "fp32", fused=False)
+        self.pictures = probe(preset)
+        self.logits = self.backend.forward(self.pictures)
+        self._scores = scores
+
+    def distance(self, backend: Backend, device: torch.device) -> tuple[float, float]:
+        """(largest difference of a score, relative L2 difference of the logits) on the probe, in every batch size."""
+        # So many pictures that each size that the network is compiled for has its turn.
+        sizes = backend.compiled.sizes if isinstance(backend, OpenVinoBackend) else ()
+        at = torch.arange(max(len(self.pictures), sum(sizes))) % len(self.pictures)
+        found, expected = backend.forward(self.pictures[at].to(device)).cpu(), self.logits[at]
+        gap = float((self._scores(found) - self._scores(expected)).abs().max())
+        return gap, float((found - expected).norm() / expected.norm().clamp(min=1e-12))
+
+
+class Builder:
+    """Makes backends of one network; what OpenVINO needs of it is converted once."""
+
+    def __init__(self, network: nn.Module, preset: Preset, device: torch.device, threads: int) -> None:
+        self._network, self._preset, self._device, self._threads = network, preset, device, threads
+        self._model: Any = None
+
+    def __call__(self, candidate: Choice) -> Backend:
+        """Raises BackendError('backend_unavailable')."""
+        kind, precision = candidate.family, candidate.precision
+        if kind != "openvino":
+            return TorchBackend(self._network, self._preset, self._device, precision, fused=kind != "reference")
+        if self._model is None:
+            self._model = converted(self._network, self._preset)
+        return OpenVinoBackend(self._model, self._preset.size, precision, threads=self._threads, sizes=candidate.sizes)
+
+
+def _candidates(
+    family: str, precision: Precision, device: torch.device, remembered: Choice | None = None
+) -> list[Choice]:
+    """What was measured here first, then fastest first as measured on MobileNetV2, one thread."""
     lowest: list[Precision] = ["bf16", "fp32"] if precision == "bf16" else ["fp32"]
     if device.type == "cuda":
         kinds = {"auto": ["cuda"], "cuda": ["cuda"]}.get(family, [])
@@ -173,22 +200,10 @@ def _candidates(family: str, precision: Precision, device: torch.device) -> list
             kinds = ["fused"]
     if family == "reference" and device.type == "cpu":
         lowest = ["fp32"]
-    return [(kind, at) for at in lowest for kind in kinds]
-
-
-def _build(
-    kind: str,
-    precision: Precision,
-    network: nn.Module,
-    preset: Preset,
-    device: torch.device,
-    threads: int,
-) -> Backend:
-    if kind == "openvino":
-        if find_spec("openvino") is None:
-            raise BackendError("backend_unavailable", "the extra `openvino` is not installed")
-        return OpenVinoBackend(network, preset, precision, threads=threads)
-    return TorchBackend(network, preset, device, precision, fused=kind != "reference")
+    known = [Choice(kind, at, max(SIZES)) for at in lowest for kind in kinds]
+    if remembered is None or family != "auto" or remembered.name not in {candidate.name for candidate in known}:
+        return known
+    return [remembered, *(candidate for candidate in known if candidate.name != remembered.name)]
 
 
 def _folded(network: nn.Module) -> nn.Module:

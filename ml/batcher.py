@@ -8,16 +8,29 @@ other.
 
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
-from ml.predictor import Predictor, Prepared, PrepareError
+from ml.errors import PrepareError
 from ml.scores import Scores
 
 Key = TypeVar("Key", bound=Hashable)
 Load = Callable[[], bytes]
+
+
+class Predicts(Protocol):
+    """What `ml.predictor.Predictor` and `ml.plain_predictor.PlainPredictor` do."""
+
+    batch_size: int
+
+    @property
+    def backends(self) -> Mapping[str, Any]: ...
+
+    def prepare(self, data: bytes) -> Any: ...
+
+    def predict(self, pictures: Sequence[Any]) -> list[dict[str, Scores]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +60,14 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    outcome: Prepared | Failure
+    outcome: Any
     read_s: float
     decode_s: float
 
 
 def stream(
     source: Iterable[tuple[Key, Load]],
-    predictor: Predictor,
+    predictor: Predicts,
     *,
     decode_threads: int = 1,
     batch_size: int | None = None,
@@ -71,7 +84,7 @@ def stream(
     size = batch_size or predictor.batch_size
     timings = timings if timings is not None else Timings()
     waiting: deque[tuple[Key, Future[_Loaded]]] = deque()
-    batch: list[tuple[Key, Prepared | Failure]] = []
+    batch: list[tuple[Key, Any]] = []
     ready = 0
     pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
     try:
@@ -83,7 +96,7 @@ def stream(
             key, future = waiting.popleft()
             outcome = _take(future, timings)
             batch.append((key, outcome))
-            ready += isinstance(outcome, Prepared)
+            ready += not isinstance(outcome, Failure)
             if ready == size:
                 yield from _forward(batch, predictor, timings)
                 batch, ready = [], 0
@@ -97,7 +110,7 @@ def _fill(
     waiting: deque[tuple[Key, Future[_Loaded]]],
     sources: Iterator[tuple[Key, Load]],
     pool: ThreadPoolExecutor,
-    predictor: Predictor,
+    predictor: Predicts,
     expected: tuple[type[Exception], ...],
     ahead: int,
 ) -> None:
@@ -109,7 +122,7 @@ def _fill(
         waiting.append((key, pool.submit(_load, load, predictor, expected)))
 
 
-def _load(load: Load, predictor: Predictor, expected: tuple[type[Exception], ...]) -> _Loaded:
+def _load(load: Load, predictor: Predicts, expected: tuple[type[Exception], ...]) -> _Loaded:
     start = time.perf_counter()
     try:
         data = load()
@@ -117,7 +130,7 @@ def _load(load: Load, predictor: Predictor, expected: tuple[type[Exception], ...
         failure = Failure(str(getattr(error, "code", "unreadable")), str(error))
         return _Loaded(failure, time.perf_counter() - start, 0.0)
     read = time.perf_counter()
-    outcome: Prepared | Failure
+    outcome: Any
     try:
         outcome = predictor.prepare(data)
     except PrepareError as error:
@@ -125,7 +138,7 @@ def _load(load: Load, predictor: Predictor, expected: tuple[type[Exception], ...
     return _Loaded(outcome, read - start, time.perf_counter() - read)
 
 
-def _take(future: Future[_Loaded], timings: Timings) -> Prepared | Failure:
+def _take(future: Future[_Loaded], timings: Timings) -> Any:
     start = time.perf_counter()
     loaded = future.result()
     timings.starved_s += time.perf_counter() - start
@@ -135,9 +148,9 @@ def _take(future: Future[_Loaded], timings: Timings) -> Prepared | Failure:
 
 
 def _forward(
-    batch: list[tuple[Key, Prepared | Failure]], predictor: Predictor, timings: Timings
+    batch: list[tuple[Key, Any]], predictor: Predicts, timings: Timings
 ) -> Iterator[tuple[Key, dict[str, Scores] | Failure]]:
-    pictures = [outcome for _, outcome in batch if isinstance(outcome, Prepared)]
+    pictures = [outcome for _, outcome in batch if not isinstance(outcome, Failure)]
     start = time.perf_counter()
     results = iter(predictor.predict(pictures))
     timings.forward_s += time.perf_counter() - start

@@ -1,5 +1,5 @@
-"""The errors of models: cards, weights, backends, batches. Every one carries a stable `code`; none is about
-one picture.
+"""The errors of models: cards, weights, backends, batches. Every one carries a stable `code`; none but
+PrepareError is about one picture.
 """
 
 
@@ -31,6 +31,15 @@ class BackendError(ModelError):
 
 class PredictError(ModelError):
     """No batch can run. Codes: no_models, duplicate_model, out_of_memory, wrong_output_length."""
+
+
+class PrepareError(Exception):
+    """One picture that cannot be prepared; `code` is stable: not_a_working_copy, corrupt_working_copy."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
 
 
 class DatasetError(ModelError):

@@ -5,20 +5,20 @@ with the card; beside them lie the outputs that two runtimes agreed on when it w
 pictures. A backend goes live only if it gives them again.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ml import backends, onnx_format
 from ml.artifact import Artifact
 from ml.card import ModelCard
+from ml.choice import Choice
 from ml.errors import ArtifactError, BackendError
-from ml.openvino_runtime import Array, OnnxOnOpenVino, infer
+from ml.openvino_runtime import SIZES, Array, Compiled, OnnxOnOpenVino
 from ml.presets import Preset
 
 FAMILIES = ("auto", "openvino")
@@ -94,23 +94,23 @@ def logits(card: ModelCard, outputs: Tensor) -> Tensor:
 
 
 class OnnxBackend:
-    """OpenVINO on the CPU, in fp32; fixed shape, shorter batches are filled up."""
+    """OpenVINO on the CPU, in fp32. A network that takes only so many pictures at once gets them filled up."""
 
     name = "openvino-onnx-fp32"
 
-    def __init__(self, card: ModelCard, data: bytes, preset: Preset, *, batch_size: int, threads: int) -> None:
+    def __init__(
+        self, card: ModelCard, data: bytes, preset: Preset, *, threads: int, sizes: Sequence[int] = SIZES
+    ) -> None:
         self._card, self._preset, self._feeding = card, preset, Feeding.of(card)
-        self._batch_size = self._feeding.batch or batch_size
-        shape = self._feeding.side(preset.size, self._batch_size)
-        self._request = OnnxOnOpenVino().compile(data, shape, precision=card.precision, threads=threads)
+        side = self._feeding.side(preset.size, 1)[1:]
+        fixed = self._feeding.batch
+        self.compiled = Compiled(
+            OnnxOnOpenVino().read(data), side, (fixed,) if fixed else sizes, precision=card.precision, threads=threads
+        )
 
     def forward(self, batch: Tensor) -> Tensor:
-        parts = []
-        for part in torch.split(batch, self._batch_size):
-            full = F.pad(part, (0, 0, 0, 0, 0, 0, 0, self._batch_size - len(part)))
-            outputs = infer(self._request, self._feeding.array(self._preset, full))
-            parts.append(torch.from_numpy(outputs)[: len(part)])
-        return logits(self._card, torch.cat(parts)).to(batch.device)
+        outputs = self.compiled.infer(self._feeding.array(self._preset, batch))
+        return logits(self._card, torch.from_numpy(outputs)).to(batch.device)
 
 
 def choose(
@@ -119,8 +119,8 @@ def choose(
     scores: Callable[[Tensor], Tensor],
     *,
     family: str = "auto",
-    batch_size: int,
     threads: int,
+    remembered: Choice | None = None,
 ) -> backends.Chosen:
     """The backend for an imported network, if its scores for the probe are those of the import.
 
@@ -132,11 +132,16 @@ def choose(
         what = f"{card.ref} was imported from ONNX: it runs on {' or '.join(FAMILIES)}, not on {family!r}"
         raise BackendError("backend_unavailable", what)
     data, probed = unpack(artifact)
-    backend = OnnxBackend(card, data, preset, batch_size=batch_size, threads=threads)
-    found, expected = backend.forward(backends.probe(preset)), logits(card, probed)
-    if found.shape != expected.shape:
-        what = f"{card.ref} gives {tuple(found.shape)} for the probe, expected {tuple(expected.shape)}"
+    sizes = SIZES if remembered is None else remembered.sizes
+    backend = OnnxBackend(card, data, preset, threads=threads, sizes=sizes)
+    pictures = backends.probe(preset)
+    # So many pictures that each batch size has its turn.
+    at = torch.arange(max(len(pictures), sum(backend.compiled.sizes))) % len(pictures)
+    found = backend.forward(pictures[at])
+    if (len(pictures), *found.shape[1:]) != probed.shape:
+        what = f"{card.ref} gives {tuple(found.shape[1:])} for each of the probe, expected {tuple(probed.shape)} in all"
         raise BackendError("backend_disagrees", what)
+    expected = logits(card, probed)[at]
     gap, relative, near = compare(card, scores, found, expected)
     if not near:
         what = f"{card.ref} on {backend.name}: scores differ by {gap:.2g}, logits by {relative:.2g} from its import"

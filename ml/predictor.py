@@ -4,7 +4,7 @@ Holds the networks of one process and runs them on one device; reads no files an
 score.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from ml import architectures, backends, onnx_model, presets
 from ml.artifact import Artifact
 from ml.backends import Chosen
 from ml.card import ONNX
+from ml.choice import Choice
 from ml.errors import PredictError
 from ml.scores import LabelSet, Scores, Tag
 from ml.views import VIEWS
@@ -46,9 +47,10 @@ class _Loaded:
 class Predictor:
     """Prepares pictures (any thread) and predicts on batches of them (one thread at a time).
 
-    `backend`: auto, reference, fused, openvino or cuda; "auto" takes the fastest that agrees with fp32, per
-    model. `batch_size` defaults to 8 on a CPU and 128 on CUDA and shrinks for good when memory runs out.
-    `threads`: torch's threads for one operation, for the whole process; decoding wants the other cores.
+    `backend`: auto, reference, fused, openvino or cuda; "auto" takes the fastest that agrees with fp32, per model,
+    beginning with the one of `choices` (by name@version): what was measured here before. `batch_size` defaults to 8 on
+    a CPU and 128 on CUDA and shrinks for good when memory runs out. `threads`: torch's threads for one operation, for
+    the whole process; decoding wants the other cores.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Predictor:
         backend: str = "auto",
         batch_size: int | None = None,
         threads: int = 1,
+        choices: Mapping[str, Choice] | None = None,
     ) -> None:
         refs = [artifact.card.ref for artifact in artifacts]
         if not refs:
@@ -69,6 +72,7 @@ class Predictor:
         self.device = torch.device(device)
         self.batch_size = batch_size or BATCH_SIZE.get(self.device.type, 8)
         self.presets: list[presets.Preset] = []
+        self._choices = choices or {}
         self._models: list[_Loaded] = [self._ready(artifact, backend, threads) for artifact in artifacts]
 
     @property
@@ -120,10 +124,10 @@ class Predictor:
     def _choose(
         self, artifact: Artifact, preset: presets.Preset, labels: LabelSet, family: str, threads: int
     ) -> Chosen:
-        card = artifact.card
+        card, remembered = artifact.card, self._choices.get(artifact.card.ref)
         if card.architecture == ONNX:
             return onnx_model.choose(
-                artifact, preset, labels.activate, family=family, batch_size=self.batch_size, threads=threads
+                artifact, preset, labels.activate, family=family, threads=threads, remembered=remembered
             )
         network = architectures.restore(card.architecture, len(card.labels), dict(artifact.state))
         return backends.choose(
@@ -134,6 +138,7 @@ class Predictor:
             precision=card.precision,
             device=self.device,
             threads=threads,
+            remembered=remembered,
         )
 
     def _forward(self, pictures: Sequence[Prepared]) -> list[dict[str, Scores]]:

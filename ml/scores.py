@@ -1,13 +1,16 @@
 """From a network's logits to named scores; knows labels and activations, no network and no picture."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 from ml.card import ModelCard
+
+Array = npt.NDArray[np.float32]
 
 
 class Tag(NamedTuple):
@@ -32,28 +35,48 @@ class LabelSet:
         # A name that two groups share gets its group in front, else one score would hide the other.
         self.keys = [f"{label.group}:{label.name}" if label.name in twice else label.name for label in card.labels]
         self._groups = [
-            (card.head[group], card.temperature_of(group), torch.tensor(at)) for group, at in card.groups.items()
+            (card.head[group], card.temperature_of(group), np.array(at)) for group, at in card.groups.items()
         ]
 
-    def activate(self, logits: Tensor) -> Tensor:
+    def activate(self, logits: "Tensor") -> "Tensor":
         """Logits N×labels → scores N×labels, float32 in 0…1: per group softmax (sums to 1) or sigmoid."""
+        import torch
+
         logits = logits.float()
         if len(self._groups) == 1:
             head, temperature, _ = self._groups[0]
             return _activate(head, logits / temperature)
         scores = torch.empty_like(logits)
         for head, temperature, positions in self._groups:
-            at = positions.to(logits.device)
+            at = torch.from_numpy(positions).to(logits.device)
             scores[:, at] = _activate(head, logits[:, at] / temperature)
         return scores
 
-    def sure(self, scores: Tensor, least: float) -> Tensor:
+    def plain(self, logits: Array) -> Array:
+        """`activate` without torch."""
+        scores = np.empty_like(logits)
+        for head, temperature, at in self._groups:
+            scores[:, at] = _plain(head, logits[:, at] / np.float32(temperature))
+        return scores
+
+    def sure(self, scores: "Tensor", least: float) -> "Tensor":
         """Which rows of scores N×labels leave no doubt in any group: of softmax the best score reaches `least`, of
         sigmoid every score does, or 1 − it. A row with NaN does not. Bool N, on the device of the scores."""
+        import torch
+
         rows = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
         for head, _, positions in self._groups:
-            group = scores[:, positions.to(scores.device)]
+            group = scores[:, torch.from_numpy(positions).to(scores.device)]
             rows &= group.amax(1) >= least if head == "softmax" else (torch.maximum(group, 1 - group) >= least).all(1)
+        return rows
+
+    def plainly_sure(self, scores: Array, least: float) -> npt.NDArray[np.bool_]:
+        """`sure` without torch."""
+        rows = np.ones(len(scores), bool)
+        bound = np.float32(least)
+        for head, _, at in self._groups:
+            group = scores[:, at]
+            rows &= group.max(1) >= bound if head == "softmax" else (np.maximum(group, 1 - group) >= bound).all(1)
         return rows
 
 
@@ -93,5 +116,15 @@ class Scores:
         return dict(zip(self.labels.keys, self.values.tolist(), strict=True))
 
 
-def _activate(head: str, logits: Tensor) -> Tensor:
+def _activate(head: str, logits: "Tensor") -> "Tensor":
     return logits.softmax(1) if head == "softmax" else logits.sigmoid()
+
+
+def _plain(head: str, logits: Array) -> Array:
+    if head == "softmax":
+        powers: Array = np.exp(logits - logits.max(1, keepdims=True))
+        powers /= powers.sum(1, keepdims=True)
+        return powers
+    with np.errstate(over="ignore"):  # exp of a large number is infinity, and 1/infinity the 0 that is meant
+        found: Array = np.float32(1) / (np.float32(1) + np.exp(-logits))
+    return found

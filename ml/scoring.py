@@ -142,8 +142,8 @@ def _read(root: Path, entry: Entry) -> bytes:
 
 def _working_copy(root: Path, entry: Entry) -> bytes:
     """As ingest makes it, JPEG draft included."""
-    picture = images.decode(_read(root, entry), images.Limits(draft_short_side=SHORT_SIDE))
-    return images.encode_working_copy(picture, SHORT_SIDE, QUALITY)
+    picture = images.read(_read(root, entry), images.Limits(draft_short_side=SHORT_SIDE))
+    return images.working_copy(picture, SHORT_SIDE, QUALITY)
 
 
 def _original(root: Path, entry: Entry) -> bytes:

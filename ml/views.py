@@ -5,10 +5,15 @@ mirrored. The mean over a few such views says less different things: docs/modera
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Pixels = TypeVar("Pixels", Tensor, npt.NDArray[np.uint8])
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,19 +24,21 @@ class View:
     mirrored: bool = False
     margin: float = 0.0
 
-    def __call__(self, picture: Tensor) -> Tensor:
+    def __call__(self, picture: "Pixels") -> "Pixels":
         """uint8 3×H×W, seen so; the picture itself is not changed."""
-        seen = picture
+        seen: Any = picture
         if self.margin:
             rows, columns = (_kept(side, self.margin) for side in picture.shape[1:])
             seen = picture[:, rows][:, :, columns]
-        return seen.flip(-1) if self.mirrored else seen
+        if self.mirrored:
+            seen = seen[..., ::-1] if isinstance(seen, np.ndarray) else seen.flip(-1)
+        return seen  # type: ignore[no-any-return]
 
 
-def _kept(side: int, margin: float) -> Tensor:
+def _kept(side: int, margin: float) -> npt.NDArray[np.intp]:
     """The positions along a side of the pixels that are seen, at least one."""
     cut = round(side * margin)
-    return torch.arange(cut, side - cut).clamp(0, side - 1)
+    return np.arange(cut, side - cut).clip(0, side - 1)
 
 
 # A card says how many of these are averaged: their order and their numbers are part of every such model, and stay.

@@ -23,6 +23,7 @@ from worker import (
     cli_shadow,
     cli_suggest,
     cli_train,
+    cli_tune,
     cli_users,
     cli_webhooks,
 )
@@ -57,6 +58,7 @@ app.add_typer(cli_reviews.app, name="reviews", rich_help_panel="Administer")
 app.add_typer(cli_shadow.app, name="shadow", rich_help_panel="Administer")
 app.add_typer(cli_users.app, name="users", rich_help_panel="Administer")
 app.add_typer(cli_webhooks.app, name="webhooks", rich_help_panel="Administer")
+cli_tune.register(app)
 cli_doctor.register(app)
 
 

@@ -49,6 +49,9 @@ def submit(
     name: Annotated[str | None, typer.Option(help="A name for the job; without it, the file's.")] = None,
     context: Annotated[str, typer.Option(help="Where the pictures are to be shown: avatar, listing, …")] = "",
     policy: Annotated[str | None, typer.Option(help="The policy that decides; without it, the assigned one.")] = None,
+    refetch: Annotated[
+        str, typer.Option(help="if_changed, or always: fetch and decode anew what is known.")
+    ] = "if_changed",
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="Leave out wrong lines instead of refusing all.")
     ] = False,
@@ -73,6 +76,8 @@ def submit(
         for upload in uploads:
             params = {"analyses": analyses, "lane": lane, "name": name or upload.label}
             params |= {key: value for key, value in (("context", context), ("policy", policy)) if value}
+            if refetch != "if_changed":
+                params["refetch"] = refetch
             if skip_invalid:
                 params["on_invalid"] = "skip"
             accepted = client.submit(
@@ -135,7 +140,16 @@ def summary(job: dict[str, Any]) -> str:
         parts.append(f"[red]{failed} failed[/] ({plain(codes)})")
     if cancelled := outcomes.get("cancelled", 0):
         parts.append(f"[yellow]{cancelled} cancelled[/]")
+    if known := reused(job["progress"]):
+        parts.append(known)
     return f"job {plain(job['id'])} {plain(job['state'])}: " + ", ".join(parts)
+
+
+def reused(progress: dict[str, Any]) -> str:
+    """What was known before spared of a job's work, in words; empty if nothing."""
+    counts = progress.get("reused", {})  # an older server says nothing of it
+    words = {"not_modified": "fetched", "known_bytes": "decoded", "known_scores": "scored"}
+    return ", ".join(f"{counts[kind]} not {word} again" for kind, word in words.items() if counts.get(kind))
 
 
 def status(
@@ -167,6 +181,8 @@ def _one(job: dict[str, Any]) -> Any:
     table.add_row(
         "outcomes", plain(", ".join(f"{count} {name}" for name, count in progress["outcomes"].items())) or "none yet"
     )
+    if known := reused(progress):
+        table.add_row("reused", known)
     for code, count in sorted(progress["codes"].items()):
         table.add_row("", f"[red]{count} × {plain(code)}[/]")
     if progress["rate"]:

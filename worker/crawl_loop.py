@@ -15,7 +15,7 @@ from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
-from db import chunks, hosts, recording
+from db import banks, chunks, hosts, recording
 from db.chunks import Chunk
 from db.errors import LeaseLost, Unavailable
 from db.session import Database
@@ -29,6 +29,7 @@ from worker.politeness import HostGate, host_of
 from worker.sandbox import SandboxError
 from worker.settings import WorkerSettings
 from worker.steady import Steady
+from worker.wanted_facts import may_leave_out_hashes, wanted_facts
 
 T = TypeVar("T")
 DB_THREADS = 4
@@ -163,9 +164,12 @@ class Crawler:
                 return None, {}
             items = chunks.items(session, claimed[0])
             paused = hosts.blocked_until(session, sorted({host_of(item.url) for item in items if item.url}))
+            with_banks = may_leave_out_hashes(claimed[0]) and banks.any_for(session, claimed[0].account_id)
+            harvest = Harvest(claimed[0], items, facts=wanted_facts(claimed[0], banks=with_banks))
+            harvest.remembered = self._ingest.remembered(session, harvest)
         self._leases.add(claimed[0])
         failpoints.hit("after_claim")
-        return Harvest(claimed[0], items), paused
+        return harvest, paused
 
     async def _chunk(self, harvest: Harvest) -> None:
         """One chunk from claim to end. What it could not end is left to the reaper."""

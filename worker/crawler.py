@@ -8,6 +8,7 @@ from worker import log, wiring
 from worker.crawl_loop import Crawler
 from worker.heartbeat import Counters, Heartbeat
 from worker.ingest import Ingest
+from worker.reuse import Reuse
 from worker.settings import WorkerSettings
 
 
@@ -29,6 +30,7 @@ async def crawl(settings: WorkerSettings) -> None:
                 normaliser=normaliser,
                 blobs=wiring.blobs(settings),
                 counters=counters,
+                reuse=Reuse(settings, database, wiring.blobs(settings)),
             )
             beat = Heartbeat(database, "crawler", every_s=settings.heartbeat_s, stats=counters.snapshot)
             await loop.run_in_executor(None, beat.start)

@@ -22,7 +22,16 @@ from worker.errors import FetchFailure, UrlRefused, fetch_failure
 from worker.netguard import NetGuard
 from worker.optout import OPT_OUT
 from worker.resolver import PoolResolver
-from worker.responses import body_problem, explain, header, redirect_target, response_problem
+from worker.responses import (
+    body_problem,
+    etag,
+    explain,
+    header,
+    is_answer_to,
+    last_modified,
+    redirect_target,
+    response_problem,
+)
 
 _READ_BUFFER: Final = 1 << 18
 
@@ -54,7 +63,8 @@ class FetchLimits:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A complete body. `sha256` is the digest (32 bytes); the validators serve a later conditional fetch."""
+    """A complete body. `sha256` is the digest (32 bytes). The validators serve a later conditional fetch of the URL;
+    after a redirect there are none, for they are another URL's."""
 
     data: bytes | bytearray
     sha256: bytes
@@ -167,7 +177,8 @@ class Fetcher:
     async def fetch(
         self, url: str, *, etag: str | None = None, last_modified: str | None = None, share: Share | None = None
     ) -> Outcome:
-        """The body behind `url`; with validators of an earlier fetch, NotModified if nothing changed.
+        """The body behind `url`; with validators of an earlier fetch, NotModified if nothing changed. They are told to
+        that URL only, never to where it redirects.
 
         Before a body is read, `share` takes what it may come to; it is the caller's to release, whatever comes.
         """
@@ -193,7 +204,7 @@ class Fetcher:
     async def _follow(self, trip: _Trip, text: str, conditions: dict[str, str]) -> Outcome:
         assert self._session is not None, "the fetcher is not entered"
         loop = asyncio.get_running_loop()
-        url = self._guard.check_url(text)
+        url, direct = self._guard.check_url(text), True
         for _ in range(self._limits.max_redirects + 1):
             trip.url, trip.began, trip.in_body = url, loop.time(), False
             response = await self._session.get(url, headers=conditions, allow_redirects=False)
@@ -206,18 +217,21 @@ class Fetcher:
                     if isinstance(target, FetchFailure):
                         return target
                     url = self._guard.check_url(target)
+                    conditions, direct = {}, False
                     continue
                 if response.status == 304:
                     if not conditions:
                         return fetch_failure("bad_response", "304 to an unconditional request", status=304)
-                    return NotModified(str(url), 304, header(response, "ETag"), header(response, "Last-Modified"))
-                return await self._read(trip, url, response)
+                    if not is_answer_to(response, conditions):
+                        return fetch_failure("bad_response", "304 for a version that was not asked about", status=304)
+                    return NotModified(str(url), 304, etag(response), last_modified(response))
+                return await self._read(trip, url, response, direct=direct)
             finally:
                 # Gives a connection whose answer has fully arrived back to the pool, closes any other.
                 response.close()
         return fetch_failure("too_many_redirects", f"more than {self._limits.max_redirects} redirects")
 
-    async def _read(self, trip: _Trip, url: URL, response: aiohttp.ClientResponse) -> Outcome:
+    async def _read(self, trip: _Trip, url: URL, response: aiohttp.ClientResponse, *, direct: bool) -> Outcome:
         limits = self._limits
         announced = response.content_length
         if (announced or 0) > limits.max_bytes:
@@ -244,8 +258,8 @@ class Fetcher:
             sha256=hashlib.sha256(data).digest(),
             final_url=str(url),
             status=response.status,
-            etag=header(response, "ETag"),
-            last_modified=header(response, "Last-Modified"),
+            etag=etag(response) if direct else None,
+            last_modified=last_modified(response) if direct else None,
             content_type=header(response, "Content-Type"),
         )
 

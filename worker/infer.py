@@ -20,7 +20,7 @@ from db.chunks import ChunkImage
 from db.errors import BlobError, LeaseLost, Unavailable
 from db.recording import InferOutcome
 from db.session import Database
-from ml.predictor import Predictor
+from ml.batcher import Predicts
 from worker import failpoints, infer_rows
 from worker.heartbeat import Counters, Stopwatch
 from worker.infer_stream import Stream
@@ -117,7 +117,7 @@ class Inference:
         failpoints.hit("infer_after_claim")
         return work
 
-    def predictor(self, models: Mapping[str, str]) -> Predictor:
+    def predictor(self, models: Mapping[str, str]) -> Predicts:
         """The predictor of these models, loaded at the first use. Raises ModelUnavailable."""
         with self.leases.moving(self.settings.model_load_s), Stopwatch(self.counters, "load_s"):
             return self._predictors.get(models)
@@ -150,7 +150,7 @@ class Inference:
         failpoints.hit("after_infer_commit")
         self._drained.chunks += 1
         self._drained.images += len(outcomes)
-        self.counters.add(chunks=1, images=len(outcomes), late=len(outcomes) * work.late)
+        self.counters.add(chunks=1, images=len(outcomes), late=len(outcomes) * work.late, known_scores=work.known)
 
     def give_back(self, work: Work, *, delay_s: float = 0.0) -> None:
         """Make a chunk ready again with its attempt returned; scores it has already are kept."""

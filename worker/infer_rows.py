@@ -33,7 +33,7 @@ def read(session: Session, chunk: Chunk) -> Work:
 def record(session: Session, work: Work, outcomes: Sequence[InferOutcome], *, audit_share: float) -> None:
     """End a complete chunk: its new scores, its results, its `done`. Raises LeaseLost (roll back)."""
     store_scores(session, work)
-    recording.finish_infer(session, work.chunk, outcomes, audit_share=audit_share)
+    recording.finish_infer(session, work.chunk, outcomes, audit_share=audit_share, known_scores=work.known)
 
 
 def store_scores(session: Session, work: Work) -> None:

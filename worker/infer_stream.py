@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 from db.chunks import ChunkImage
 from db.errors import BlobError
 from ml import batcher
-from ml.predictor import Predictor
 from ml.scores import Scores
 from worker import verdicts
 from worker.infer_work import Analyses, Work
@@ -77,7 +76,7 @@ class Stream:
             self._stage.give_back(work)  # stopped in the middle
         return self._held
 
-    def _score(self, first: Work, predictor: Predictor) -> None:
+    def _score(self, first: Work, predictor: batcher.Predicts) -> None:
         settings = self._stage.settings
         scored = batcher.stream(
             self._source(first),

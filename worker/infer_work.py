@@ -19,9 +19,10 @@ class Work:
 
     `pinned` maps each task needed to the model its job pinned, `models` those of them that are to be asked; `scored`
     holds what is known of each picture by model, from earlier jobs at first; `fresh` what was scored here and is to be
-    stored; `hits` what hash banks know of the pictures. A rerun's items may be of several contexts: `contexts` by item,
-    `policies` by context, where they are not the chunk's. A picture whose verdict no score can change does not wait for
-    the moderation model, and neither does a chunk that waited longer than its policy allows.
+    stored; `known` how many pictures needed no score at first; `hits` what hash banks know of the pictures. A rerun's
+    items may be of several contexts: `contexts` by item, `policies` by context, where they are not the chunk's. A
+    picture whose verdict no score can change does not wait for the moderation model, and neither does a chunk that
+    waited longer than its policy allows.
     """
 
     chunk: Chunk
@@ -36,6 +37,7 @@ class Work:
     fresh: dict[str, dict[bytes, dict[str, Any]]] = field(default_factory=dict)
     failures: dict[bytes, tuple[str, str]] = field(default_factory=dict)
     waiting: dict[bytes, ChunkImage] = field(init=False)
+    known: int = field(init=False)
 
     def __post_init__(self) -> None:
         asked = [task for task in self.chunk.analyses if not (self.late and task == "moderation")]
@@ -45,6 +47,8 @@ class Work:
             if task in asked or (task not in self.chunk.analyses and not self.late)
         }
         self.waiting = {i.sha256: i for i in self.images if self._missing(i)}
+        asked_of = set(self.models.values())
+        self.known = sum(bool(asked_of) and asked_of <= self.scored.get(i.sha256, {}).keys() for i in self.images)
 
     @property
     def late(self) -> bool:

@@ -1,6 +1,6 @@
 """The ingest stage: one chunk of URLs or uploads in, working copies and outcomes out; claims and ends no chunk.
 
-for every item at once:  its turn at the host ─► fetch  (or read the upload)
+for every item at once:  its turn at the host ─► fetch  (or read the upload); what is known ends here (worker.reuse)
                          ─► normalise in the sandbox ─► working copy into the blob store ─► outcome
 paused and busy hosts:   the item is put off, into a chunk of its own, and holds up nobody
 end of the chunk:        images, outcomes, follow-up chunks, `done`, in one transaction
@@ -11,9 +11,9 @@ import hashlib
 import os
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
@@ -22,6 +22,8 @@ from db.chunks import Chunk, ChunkItem
 from db.errors import BlobError
 from db.images import ImageRecord
 from db.recording import Deferred, IngestOutcome
+from db.session import Session
+from db.validators import Remembered, Validators
 from worker import failpoints
 from worker.byte_budget import ByteBudget, Share
 from worker.errors import Deferral, FetchFailure
@@ -30,7 +32,9 @@ from worker.heartbeat import Counters, Stopwatch
 from worker.places import Places
 from worker.politeness import HostGate, host_of, visit
 from worker.retry import RetryPolicy
+from worker.reuse import Reuse, may_reuse
 from worker.sandbox import Normalised, NormaliseFailure, Normaliser
+from worker.sandbox_frames import FACTS
 from worker.settings import WorkerSettings
 
 T = TypeVar("T")
@@ -40,12 +44,15 @@ PAUSES_S = (1, 2, 3, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 
 @dataclass
 class Harvest:
-    """What a chunk has come to so far: an outcome or a deferral for every item that is through."""
+    """What a chunk has come to so far: an outcome or a deferral for every item that is through. `facts`: those that are
+    computed of its pictures; `remembered`: what its URLs gave the last time, if that may be used again."""
 
     chunk: Chunk
     items: Sequence[ChunkItem]
     outcomes: list[IngestOutcome] = field(default_factory=list)
     deferrals: list[tuple[int, Deferral]] = field(default_factory=list)
+    facts: Collection[str] = FACTS
+    remembered: Mapping[str, Remembered] = field(default_factory=dict)
 
     @property
     def rest(self) -> list[int]:
@@ -76,12 +83,15 @@ class Ingest:
         normaliser: Normaliser,
         blobs: LocalBlobs,
         counters: Counters,
+        reuse: Reuse | None = None,
     ) -> None:
+        """Without `reuse` everything is fetched and decoded anew."""
         self._fetcher = fetcher
         self._gate = gate
         self._normaliser = normaliser
         self._blobs = blobs
         self._counters = counters
+        self._reuse = reuse
         self._wait_s = settings.host_wait_s
         self._policy = RetryPolicy(max_attempts=settings.fetch_attempts, max_deferrals=settings.max_deferrals)
         # Fetched bodies wait here for the sandbox: without it a fast network would fill the memory.
@@ -92,6 +102,14 @@ class Ingest:
     def close(self) -> None:
         """Let the blob threads end."""
         self._threads.shutdown(wait=False)
+        if self._reuse is not None:
+            self._reuse.close()
+
+    def remembered(self, session: Session, harvest: Harvest) -> dict[str, Remembered]:
+        """What the chunk's URLs gave the last time, as far as it may be used again."""
+        if self._reuse is None:
+            return {}
+        return self._reuse.remembered(session, harvest.chunk, harvest.items, harvest.facts)
 
     async def work(self, harvest: Harvest, moved: Callable[[], None]) -> None:
         """Bring every item of the chunk through; `moved` is called at every step forward.
@@ -103,23 +121,31 @@ class Ingest:
                 group.create_task(self._through(harvest, item, moved))
 
     async def _through(self, harvest: Harvest, item: ChunkItem, moved: Callable[[], None]) -> None:
-        outcome = await self._item(harvest.chunk, item, moved)
+        outcome = await self._item(harvest, item, moved)
         if isinstance(outcome, Deferral):
             harvest.deferrals.append((item.seq, outcome))
         else:
             harvest.outcomes.append(outcome)
         moved()
 
-    async def _item(self, chunk: Chunk, item: ChunkItem, moved: Callable[[], None]) -> IngestOutcome | Deferral:
+    async def _item(self, harvest: Harvest, item: ChunkItem, moved: Callable[[], None]) -> IngestOutcome | Deferral:
+        chunk = harvest.chunk
+        known = harvest.remembered.get(item.url or "")
         share = self._budget.share(chunk.account_id, urgent=_urgent(chunk))
         if item.url is None:
             await self._in_hand.take(chunk.account_id, urgent=_urgent(chunk))
             try:
-                return await self._upload(chunk, item, share)
+                return await self._upload(harvest, item, share)
             finally:
                 share.release()
                 self._in_hand.give()
-        fetched = await self._fetch(chunk, item.url, share, moved)
+        fetched = await self._fetch(chunk, item.url, share, moved, known)
+        if isinstance(fetched, NotModified):
+            assert known is not None, "only what is known is asked about"
+            if self._reuse is not None and await self._reuse.there(known.image, urgent=_urgent(chunk)):
+                return self._unchanged(item, known)
+            fetched = await self._fetch(chunk, item.url, share, moved)
+            assert not isinstance(fetched, NotModified), "no condition was sent"
         if isinstance(fetched, Deferral):
             # A busy host is only slow: its items wait for ever. A pausing one may do so a number of times.
             if fetched.code == "host_busy" or chunk.deferrals < self._policy.max_deferrals:
@@ -130,27 +156,32 @@ class Ingest:
         try:
             failpoints.hit("after_fetch")
             moved()
-            return await self._keep(chunk, item.seq, fetched.data, fetched.sha256, fetched.status)
+            outcome = await self._keep(harvest, item.seq, fetched.data, fetched.sha256, fetched.status)
         finally:
             share.release()
             self._in_hand.give()
+        if outcome.image is not None and (fetched.etag or fetched.last_modified):
+            outcome = replace(outcome, url=item.url, said=Validators(fetched.etag, fetched.last_modified))
+        return outcome
 
     async def _fetch(
-        self, chunk: Chunk, url: str, share: Share, moved: Callable[[], None]
-    ) -> Fetched | FetchFailure | Deferral:
+        self, chunk: Chunk, url: str, share: Share, moved: Callable[[], None], known: Remembered | None = None
+    ) -> Fetched | NotModified | FetchFailure | Deferral:
         """A fetched body holds a place in `_in_hand` and its `share`, which the caller gives back."""
+        said = Validators(None, None) if known is None else known.validators
 
-        async def once() -> Fetched | FetchFailure:
+        async def once() -> Fetched | NotModified | FetchFailure:
             await self._in_hand.take(chunk.account_id, urgent=_urgent(chunk))
             answer: Fetched | NotModified | FetchFailure | None = None
             try:
                 with Stopwatch(self._counters, "fetch_s"):
-                    answer = await self._fetcher.fetch(url, share=share)
+                    answer = await self._fetcher.fetch(
+                        url, etag=said.etag, last_modified=said.last_modified, share=share
+                    )
             finally:
                 if not isinstance(answer, Fetched):
                     share.release()
                     self._in_hand.give()
-            assert not isinstance(answer, NotModified), "no condition was sent"
             moved()
             return answer
 
@@ -165,7 +196,12 @@ class Ingest:
             urgent=_urgent(chunk),
         )
 
-    async def _upload(self, chunk: Chunk, item: ChunkItem, share: Share) -> IngestOutcome:
+    def _unchanged(self, item: ChunkItem, known: Remembered) -> IngestOutcome:
+        self._counters.add(not_modified=1)
+        outcome = IngestOutcome(item.seq, image=known.image, status=304, reused="not_modified")
+        return replace(outcome, url=item.url, said=known.validators) if known.old else outcome
+
+    async def _upload(self, harvest: Harvest, item: ChunkItem, share: Share) -> IngestOutcome:
         assert item.raw_key is not None
         try:
             file = await self._in_thread(partial(self._blobs.open, item.raw_key))
@@ -176,14 +212,22 @@ class Ingest:
             return IngestOutcome(item.seq, code="blob_missing", detail=str(getattr(error, "code", "unreadable")))
         if not data:
             return IngestOutcome(item.seq, code="empty_body")
-        return await self._keep(chunk, item.seq, data, hashlib.sha256(data).digest(), None)
+        return await self._keep(harvest, item.seq, data, hashlib.sha256(data).digest(), None)
 
     async def _keep(
-        self, chunk: Chunk, seq: int, data: bytes | bytearray, sha256: bytes, status: int | None
+        self, harvest: Harvest, seq: int, data: bytes | bytearray, sha256: bytes, status: int | None
     ) -> IngestOutcome:
-        """Normalise and store; `data` is the original, `sha256` its digest."""
+        """Normalise and store, unless it was before; `data` is the original, `sha256` its digest."""
+        chunk = harvest.chunk
+        if self._reuse is not None and may_reuse(chunk):
+            image = await self._reuse.known(chunk.account_id, sha256, harvest.facts, urgent=_urgent(chunk))
+            if image is not None:
+                self._counters.add(known_bytes=1)
+                return IngestOutcome(seq, image=image, status=status, reused="known_bytes")
         asked = time.perf_counter()
-        made = await self._normaliser.normalise(data, account=chunk.account_id, urgent=_urgent(chunk))
+        made = await self._normaliser.normalise(
+            data, facts=harvest.facts, account=chunk.account_id, urgent=_urgent(chunk)
+        )
         waited = time.perf_counter() - asked
         if isinstance(made, NormaliseFailure):
             return IngestOutcome(seq, code=made.code, detail=made.detail, status=status)
@@ -194,7 +238,10 @@ class Ingest:
             await self._in_thread(partial(self._blobs.put, key, made.work))
         failpoints.hit("after_blob_put")
         self._counters.add(pictures=1, normalise_s=made.seconds, sandbox_wait_s=waited - made.seconds)
-        return IngestOutcome(seq, image=_record(sha256, len(data), key, work_sha256, made), status=status)
+        image = _record(sha256, len(data), key, work_sha256, made)
+        if self._reuse is not None:
+            image = replace(image, made_by=self._reuse.made_by)
+        return IngestOutcome(seq, image=image, status=status)
 
     def _in_thread(self, call: Callable[[], T]) -> Awaitable[T]:
         return asyncio.get_running_loop().run_in_executor(self._threads, call)

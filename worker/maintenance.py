@@ -13,7 +13,7 @@ from datetime import date
 from types import FrameType
 from uuid import UUID
 
-from db import buckets, delivery_queue, hosts, idempotency, locks, sessions, shadow, workers
+from db import buckets, delivery_queue, hosts, idempotency, locks, sessions, shadow, validators, workers
 from db.errors import DbError
 from db.session import Database
 from worker import deliver, finalise, log, model_moves, sealing, wiring
@@ -63,6 +63,7 @@ def duties(
             hosts.forget(session)
             workers.forget(session)
             idempotency.forget(session)
+            validators.forget(session, settings.validator_keep_days)
             sessions.forget(session)
             delivery_queue.forget(session, settings.webhook_keep_days)
             return int(buckets.open_when_full(session) is not None)

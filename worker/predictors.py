@@ -1,7 +1,7 @@
 """Loads the models that a job pinned, once per process; a model that does not load is left alone for a while."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,13 @@ from db import registry
 from db.errors import NotFound, Unavailable
 from db.session import Database
 from ml import artifact
-from ml.errors import ModelError
-from ml.predictor import Predictor
+from ml.batcher import Predicts
+from ml.choice import Choice
+from ml.errors import BackendError, ModelError
+from worker import exporting
 from worker.log import get
 from worker.settings import WorkerSettings
+from worker.tuned import Tuned
 
 # Of torch and of the device come RuntimeError (CUDA's errors among them), ValueError, ImportError and MemoryError.
 DOES_NOT_LOAD = (ModelError, NotFound, OSError, RuntimeError, ValueError, ImportError, MemoryError)
@@ -40,8 +43,9 @@ class Predictors:
     def __init__(self, settings: WorkerSettings, database: Database, device: str) -> None:
         self._settings = settings
         self._database = database
+        self._networks = exporting.Networks(settings.model_root)
         self._device = device
-        self._loaded: dict[frozenset[str], Predictor] = {}
+        self._loaded: dict[frozenset[str], Predicts] = {}
         self._paused: dict[frozenset[str], tuple[float, float]] = {}  # refs → (until, length of the pause)
         self._not_loaded: dict[frozenset[str], tuple[float, dict[str, Any]]] = {}  # refs → (told until, what)
         self._log = get("infer")
@@ -54,7 +58,7 @@ class Predictors:
         now = time.monotonic()
         return [entry for until, entry in list(self._not_loaded.values()) if now < until]
 
-    def get(self, models: Mapping[str, str]) -> Predictor:
+    def get(self, models: Mapping[str, str]) -> Predicts:
         """The predictor of these models ({task: "name@version"}, not empty). Raises ModelUnavailable.
 
         Weights are checked against the SHA-256 that the registry remembers before they are used.
@@ -69,13 +73,7 @@ class Predictors:
             raise ModelUnavailable(refs, until - now)
         started = time.perf_counter()
         try:
-            predictor = Predictor(
-                [self._artifact(ref) for ref in sorted(refs)],
-                device=self._device,
-                backend=self._settings.backend,
-                batch_size=self._settings.batch_size,
-                threads=self._settings.threads,
-            )
+            predictor = self._load(sorted(refs))
         except Unavailable as error:
             raise ModelUnavailable(refs, 1.0) from error
         except DOES_NOT_LOAD as error:
@@ -89,14 +87,47 @@ class Predictors:
         self._paused.pop(refs, None)
         self._not_loaded.pop(refs, None)
         self._loaded[refs] = predictor
-        self._log.info("models loaded", models=sorted(refs), seconds=round(time.perf_counter() - started, 2))
+        backends = {ref: chosen.backend.name for ref, chosen in predictor.backends.items()}
+        self._log.info("models loaded", backends=backends, seconds=round(time.perf_counter() - started, 2))
         return predictor
 
-    def _artifact(self, ref: str) -> artifact.Artifact:
+    def _load(self, refs: Sequence[str]) -> Predicts:
+        """Without torch where every model can do without."""
+        settings = self._settings
         with self._database.transaction() as session:
-            expected = registry.by_ref(session, ref).sha256
-        name, _, version = ref.rpartition("@")
-        return artifact.load(folder(self._settings.model_root, name, version), expected)
+            expected = {ref: registry.by_ref(session, ref).sha256 for ref in refs}
+        folders = {ref: folder(settings.model_root, *_parts(ref)) for ref in refs}
+        choices = self._choices(expected)
+        if settings.spare_torch and self._device == "cpu" and settings.backend in ("auto", "openvino"):
+            models = [(artifact.card_of(folders[ref], expected[ref]), expected[ref], folders[ref]) for ref in refs]
+            try:
+                return exporting.predictor(
+                    self._networks, models, batch_size=settings.batch_size, threads=settings.threads, choices=choices
+                )
+            except (BackendError, OSError) as error:
+                self._log.info("models need torch", models=refs, reason=str(error))
+
+        from ml.predictor import Predictor
+
+        return Predictor(
+            [artifact.load(folders[ref], expected[ref]) for ref in refs],
+            device=self._device,
+            backend=settings.backend,
+            batch_size=settings.batch_size,
+            threads=settings.threads,
+            choices=choices,
+        )
+
+    def _choices(self, sha256_of: Mapping[str, str]) -> dict[str, Choice]:
+        """What `tagmill tune` found for these models on this kind of machine."""
+        tuned = Tuned(self._settings.model_root)
+        found = {ref: tuned.choice(sha256, self._settings.threads) for ref, sha256 in sha256_of.items()}
+        return {ref: choice for ref, choice in found.items() if choice is not None}
+
+
+def _parts(ref: str) -> tuple[str, str]:
+    name, _, version = ref.rpartition("@")
+    return name, version
 
 
 def folder(model_root: Path, name: str, version: str) -> Path:

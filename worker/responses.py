@@ -5,6 +5,7 @@ import re
 import socket
 import ssl
 import time
+from collections.abc import Mapping
 from typing import Final
 
 import aiohttp
@@ -29,6 +30,8 @@ _MARKUP: Final = re.compile(rb"(?:\xef\xbb\xbf)?[\s\x00]*[<{\[]")
 _SVG: Final = re.compile(rb"<svg[\s>]", re.IGNORECASE)
 _PRINTABLE: Final = re.compile(r"[^\x20-\x7e]")
 _MAX_HEADER: Final = 256
+_ETAG: Final = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,250}"')
+_DATE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ,:+-]{0,63}")
 
 
 def header(response: aiohttp.ClientResponse, name: str) -> str | None:
@@ -37,6 +40,31 @@ def header(response: aiohttp.ClientResponse, name: str) -> str | None:
     if not value or len(value) > _MAX_HEADER:
         return None
     return _PRINTABLE.sub("", value) or None
+
+
+def etag(response: aiohttp.ClientResponse) -> str | None:
+    """The entity tag exactly as it was sent, if it is one, single and short: it goes into a header of ours again."""
+    return _exactly(response, "ETag", _ETAG)
+
+
+def last_modified(response: aiohttp.ClientResponse) -> str | None:
+    """Last-Modified exactly as it was sent, if it looks like a date."""
+    return _exactly(response, "Last-Modified", _DATE)
+
+
+def _exactly(response: aiohttp.ClientResponse, name: str, form: re.Pattern[str]) -> str | None:
+    values = response.headers.getall(name, ())
+    return values[0] if len(values) == 1 and form.fullmatch(values[0]) else None
+
+
+def is_answer_to(response: aiohttp.ClientResponse, conditions: Mapping[str, str]) -> bool:
+    """Whether a 304 is about what the conditions name: where it names a version, it must be ours (tags are compared
+    weakly, RFC 9110 8.8.3.2). A date that is only not newer may be another version's."""
+    ours, theirs = conditions.get("If-None-Match"), response.headers.get("ETag")
+    if ours is not None and theirs is not None:
+        return ours.removeprefix("W/") == theirs.removeprefix("W/")
+    since, modified = conditions.get("If-Modified-Since"), response.headers.get("Last-Modified")
+    return bool(conditions) and (since is None or modified is None or since == modified)
 
 
 def response_problem(response: aiohttp.ClientResponse, agent: str, opt_out: frozenset[str]) -> FetchFailure | None:

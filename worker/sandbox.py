@@ -17,13 +17,12 @@ from typing import Any, Final, Self, TypeVar
 from worker import sandbox_answers
 from worker.places import Places
 from worker.sandbox_answers import OUT_OF_CPU, Normalised, NormaliseFailure, Ranges
-from worker.sandbox_frames import DONE, HOOK, PICTURE
+from worker.sandbox_frames import DONE, FACTS, HOOK, PICTURE, fact_bits
 from worker.sandbox_process import Header, ProtocolError, SandboxError, SandboxProcess
 
 __all__ = ["NormaliseFailure", "Normalised", "Normaliser", "SandboxError", "SandboxLimits"]
 
 T = TypeVar("T")
-_ALL_FACTS: Final = ("pdq", "colours", "sharpness")
 # After these the process is not trusted with another picture.
 _RETIRING: Final = ("decode_memory", "decoder_crashed")
 
@@ -47,7 +46,7 @@ class SandboxLimits:
 class Normaliser:
     """`async with Normaliser(limits, workers=2) as n: result = await n.normalise(data)`, from many tasks at once.
 
-    `facts`: which of pdq, colours, sharpness to compute. `capabilities`: which walls stand (see
+    `facts`: which of pdq, colours, sharpness to compute where a call names none. `capabilities`: which walls stand (see
     worker.confinement). `hooks`: a file of functions to call inside the sandbox, for tests of its walls;
     refused unless TAGMILL_TEST_BUILD is 1.
     """
@@ -57,7 +56,7 @@ class Normaliser:
         limits: SandboxLimits = SandboxLimits(),
         *,
         workers: int | None = None,
-        facts: Collection[str] = _ALL_FACTS,
+        facts: Collection[str] = FACTS,
         short_side: int = 384,
         quality: int = 90,
         hooks: Path | None = None,
@@ -68,7 +67,8 @@ class Normaliser:
         self._limits = limits
         self._ranges = Ranges(limits.max_side, limits.max_pixels, limits.heif, limits.wall_s)
         self._workers = workers or os.cpu_count() or 1
-        self._config = _configuration(limits, facts, short_side, quality, hooks)
+        self._facts = fact_bits(facts)
+        self._config = _configuration(limits, short_side, quality, hooks)
         self._places = Places(self._workers)
         self._idle: list[SandboxProcess | None] = []  # one entry a free place; the last one used is the warmest
         self._processes: set[SandboxProcess] = set()
@@ -93,14 +93,21 @@ class Normaliser:
         return [process.pid for process in self._processes if process.alive]
 
     async def normalise(
-        self, data: bytes | bytearray, *, account: int = 0, urgent: bool = False
+        self,
+        data: bytes | bytearray,
+        *,
+        facts: Collection[str] | None = None,
+        account: int = 0,
+        urgent: bool = False,
     ) -> Normalised | NormaliseFailure:
-        """Decode `data` in a sandboxed process, in the account's turn. Raises SandboxError if none can be had."""
+        """Decode `data` in a sandboxed process, in the account's turn. Raises SandboxError if none can be had.
+
+        `facts`: other ones than this pool computes by default."""
         if len(data) > self._limits.max_bytes:
             return NormaliseFailure("too_large", f"{len(data)} bytes, at most {self._limits.max_bytes}")
         await self._places.take(account, urgent=urgent)
         try:
-            return await self._ask(PICTURE, data, self._picture)
+            return await self._ask(PICTURE, data, self._picture, self._facts if facts is None else fact_bits(facts))
         finally:
             self._places.give()
 
@@ -116,7 +123,7 @@ class Normaliser:
             self._places.give()
 
     async def _ask(
-        self, kind: bytes, payload: bytes | bytearray, read: Callable[[Header, bytes], T]
+        self, kind: bytes, payload: bytes | bytearray, read: Callable[[Header, bytes], T], facts: int = 0
     ) -> T | NormaliseFailure:
         """What `read` makes of the answer, for the holder of a place; `read` raises ProtocolError for one that cannot
         be believed."""
@@ -128,7 +135,7 @@ class Normaliser:
                     process = await self._start()
                 try:
                     async with asyncio.timeout(self._limits.wall_s):
-                        outcome, header, body = await process.ask(kind, payload)
+                        outcome, header, body = await process.ask(kind, payload, facts)
                     break
                 except (EOFError, ConnectionError) as error:
                     if self._closed:
@@ -166,12 +173,8 @@ class Normaliser:
         return process
 
 
-def _configuration(
-    limits: SandboxLimits, facts: Collection[str], short_side: int, quality: int, hooks: Path | None
-) -> str:
+def _configuration(limits: SandboxLimits, short_side: int, quality: int, hooks: Path | None) -> str:
     """The process's only argument. It can be read by others in the process table: no secret belongs here."""
-    if unknown := set(facts) - set(_ALL_FACTS):
-        raise ValueError(f"no such fact: {', '.join(sorted(unknown))}")
     return json.dumps(
         {
             "limits": {
@@ -190,7 +193,6 @@ def _configuration(
                 "user": limits.user,
                 "threads": limits.heif,  # libde265 decodes in a thread of its own, and no other way
             },
-            "facts": sorted(facts),
             "short_side": short_side,
             "quality": quality,
             "cpu_s": limits.cpu_s,

@@ -11,7 +11,7 @@ import runpy
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from io import BytesIO, FileIO
 from typing import Any, Final
@@ -21,7 +21,7 @@ from PIL import Image
 from ml import facts as picture_facts
 from ml import images
 from worker.confinement import ANSWERS, cpu_limit, lock_in
-from worker.sandbox_frames import ANSWER, DONE, FAILED, HELLO, HOOK, REQUEST
+from worker.sandbox_frames import ANSWER, DONE, FAILED, HELLO, HOOK, REQUEST, facts_of
 
 _REQUESTS: Final = FileIO(0, closefd=False)
 
@@ -34,17 +34,16 @@ class Normalising:
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.limits = images.Limits(**config["limits"])
-        self.facts: list[str] = config["facts"]
         self.short_side: int = config["short_side"]
         self.quality: int = config["quality"]
         self.cpu_s: float = config["cpu_s"]
 
-    def __call__(self, data: bytes) -> Answer:
+    def __call__(self, data: bytes, wanted: Collection[str] = picture_facts.ALL_FACTS) -> Answer:
         started = time.perf_counter()
         with cpu_limit(self.cpu_s):
             picture = images.read(data, self.limits)
-            work = images.encode_working_copy(picture.image, self.short_side, self.quality)
-            found = picture_facts.facts(picture.image, self.facts)
+            work = images.working_copy(picture, self.short_side, self.quality)
+            found = picture_facts.facts(picture.image, wanted)
         header = {
             "width": picture.width,
             "height": picture.height,
@@ -85,14 +84,14 @@ def main() -> None:
     walls = lock_in(**config["walls"])
     send(HELLO, {"walls": walls.as_dict()}, b"")
     while (header := receive(REQUEST.size)) is not None:
-        kind, length = REQUEST.unpack(header)
+        kind, wanted, length = REQUEST.unpack(header)
         payload = receive(length)
         if payload is None:
             break
         if kind == HOOK and hooks:
             send(*_guarded(partial(_hooked, hooks[payload.decode()])))
         else:
-            send(*_guarded(partial(normalise, payload)))
+            send(*_guarded(partial(normalise, payload, facts_of(wanted))))
     os._exit(0)
 
 

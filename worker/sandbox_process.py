@@ -75,10 +75,12 @@ class SandboxProcess:
         child.walls = {name: stands is True for name, stands in header["walls"].items()}
         return child
 
-    async def ask(self, kind: bytes, payload: bytes | bytearray) -> tuple[bytes, Header, bytes]:
-        """One request; (DONE or FAILED, header, body). Raises EOFError, ConnectionError or ProtocolError."""
+    async def ask(self, kind: bytes, payload: bytes | bytearray, facts: int = 0) -> tuple[bytes, Header, bytes]:
+        """One request; (DONE or FAILED, header, body). `facts`: the bits of those wanted.
+
+        Raises EOFError, ConnectionError or ProtocolError."""
         self.asked += 1
-        self._requests.write(REQUEST.pack(kind, len(payload)))
+        self._requests.write(REQUEST.pack(kind, facts, len(payload)))
         # In pieces: what the pipe does not take at once is copied, and that shall not be the whole picture.
         view = memoryview(payload)
         for at in range(0, len(payload), _PIECE):

@@ -153,6 +153,17 @@ def test_a_running_job_is_shown_live_and_cancelled(browse: Browse, owner_db: Dat
     assert actor == browser.person.actor
 
 
+def test_the_page_says_what_was_reused(browse: Browse, owner_db: Database, account: TestAccount) -> None:
+    job = submitted(owner_db, account, urls("a", "b"))
+    browser = browse("viewer")
+    assert "not fetched again" not in browser.page(f"/console/jobs/{job}").text
+    with owner_db.transaction() as session:
+        reused = json.dumps({"not_modified": 2, "known_bytes": 1})
+        session.execute(text("UPDATE chunks SET reused = CAST(:reused AS jsonb)"), {"reused": reused})
+    assert "2 not fetched again" in browser.page(f"/console/jobs/{job}").text
+    assert "1 not decoded again" in browser.get(f"/console/jobs/{job}/progress").text
+
+
 def test_failures_by_code_and_host_and_their_retry(browse: Browse, owner_db: Database, account: TestAccount) -> None:
     items = [
         NewItem(url=f"https://{host}/{n}.jpg") for n, host in enumerate(["a.example:8443", "b.example", "B.example"])

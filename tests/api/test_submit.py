@@ -41,6 +41,37 @@ def test_json_job(client: FlaskClient, owner_db: Database) -> None:
     assert job["progress"]["ingest"] == {"done": 0, "failed": 0, "open": 2}
 
 
+def test_the_facts_of_a_job_can_be_chosen(client: FlaskClient, owner_db: Database) -> None:
+    item = {"url": U + "1.jpg"}
+    line = json.dumps(item) + "\n"
+    assert client.post("/v1/jobs", json={"items": [item]}).status_code == 202
+    assert client.post("/v1/jobs", json={"items": [item], "facts": ["pdq", "colours", "pdq"]}).status_code == 202
+    for query in ("facts=none", "facts=sharpness,pdq"):
+        assert client.post(f"/v1/jobs?{query}", data=line, content_type=NDJSON).status_code == 202
+    with owner_db.transaction() as session:
+        stored = [row.options for row in session.execute(text("SELECT options FROM jobs ORDER BY created_at, id"))]
+    assert stored == [{}, {"facts": ["colours", "pdq"]}, {"facts": []}, {"facts": ["pdq", "sharpness"]}]
+    for body, query in (({"items": [item], "facts": ["taste"]}, ""), ({"items": [item]}, "?facts=pdq")):
+        assert client.post(f"/v1/jobs{query}", json=body).status_code in (400, 422)
+    answer = client.post("/v1/jobs?facts=taste", data=line, content_type=NDJSON)
+    assert (answer.status_code, answer.json["errors"][0]["field"]) == (400, "facts.0")
+
+
+def test_a_job_says_whether_what_is_known_is_fetched_again(client: FlaskClient, owner_db: Database) -> None:
+    item = {"url": U + "1.jpg"}
+    for asked in ({}, {"refetch": "if_changed"}, {"refetch": "always"}):
+        assert client.post("/v1/jobs", json={"items": [item], **asked}).status_code == 202
+    line = json.dumps(item) + "\n"
+    answer = client.post("/v1/jobs?refetch=always", data=line, content_type=NDJSON)
+    with owner_db.transaction() as session:
+        stored = [row.options for row in session.execute(text("SELECT options FROM jobs ORDER BY created_at, id"))]
+    assert stored == [{}, {}, {"refetch": "always"}, {"refetch": "always"}]
+    assert client.post("/v1/jobs", json={"items": [item], "refetch": "never"}).status_code == 422
+    assert client.post("/v1/jobs?refetch=never", data=line, content_type=NDJSON).status_code == 400
+    counts = client.get(answer.json["url"]).json["progress"]["reused"]
+    assert counts == {"not_modified": 0, "known_bytes": 0, "known_scores": 0}
+
+
 @pytest.mark.parametrize("order", [("items", "name"), ("name", "items")])
 def test_options_may_stand_before_or_after_the_items(client: FlaskClient, order: tuple[str, str]) -> None:
     values = {"items": [{"url": U}], "name": "spring"}

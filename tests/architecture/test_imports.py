@@ -74,7 +74,8 @@ def test_ml_stands_alone() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["ml.images", "ml.facts", "api.app", "worker.crawler", "worker.app", "worker.tasks", "worker.maintenance",
+    ["ml.images", "ml.facts", "ml.plain_predictor", "ml.batcher", "worker.infer", "worker.predictors",
+     "api.app", "worker.crawler", "worker.app", "worker.tasks", "worker.maintenance",
      "worker.trainer", "worker.sandbox_child", "worker.cli"],
 )  # fmt: skip
 def test_torch_is_not_loaded_by(module: str) -> None:

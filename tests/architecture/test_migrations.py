@@ -116,6 +116,7 @@ ONLY_IN_MIGRATIONS = {
     "training_runs_open": "runs to claim, oldest first",
     "webhook_secrets_current": "one current secret an endpoint",
     "webhook_secrets_webhook": "the secrets of an endpoint",
+    "validators_age": "what no server has said for long, to be forgotten",
     "webhooks_account": "an account's endpoints, newest first",
 }
 

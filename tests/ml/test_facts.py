@@ -65,6 +65,15 @@ def test_the_same_picture_at_other_sizes_and_qualities_has_nearly_the_same_hash(
         assert hamming(whole, facts(changed)["pdq"]) <= 24
 
 
+def test_a_hash_of_folded_pixels_is_nearly_that_of_all() -> None:
+    for size, seed in ((533, 5), (640, 6), (1100, 7), (1900, 8)):
+        image = scene(size, seed)
+        found = facts(image, ["pdq"])
+        known, quality = pdq(image)
+        assert hamming(found["pdq"], known) <= 10
+        assert abs(found["pdq_quality"] - quality) <= 3
+
+
 def test_turned_mirrored_and_other_pictures_are_far_away() -> None:
     image = scene()
     whole, _ = pdq(image)
@@ -131,6 +140,21 @@ def test_colours_are_shares_in_order_and_one_per_name() -> None:
     assert len({colour["name"] for colour in many}) == len(many) <= 6
     assert sum(colour["share"] for colour in many) <= 1.001
     assert [c["share"] for c in many] == sorted((c["share"] for c in many), reverse=True)
+
+
+def test_noise_has_colours_too_and_costs_no_more_clusters() -> None:
+    noise = np.random.RandomState(2).randint(0, 256, (300, 300, 3), dtype=np.uint8)
+    found = dominant_colours(Image.fromarray(noise))
+    assert 1 <= len(found) <= 6
+    assert sum(colour["share"] for colour in found) <= 1.001
+
+
+def test_a_colour_stays_when_the_picture_is_stored_again() -> None:
+    image = scene(533)
+    before = {colour["name"]: colour["share"] for colour in dominant_colours(image)}
+    again = {c["name"]: c["share"] for c in dominant_colours(decode(encoded(image, "JPEG", quality=75)))}
+    moved = sum(abs(before.get(name, 0) - again.get(name, 0)) for name in before | again) / 2
+    assert moved <= 0.15
 
 
 def test_shades_of_one_colour_are_one_colour() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from ml import imagenet
 from ml.artifact import Artifact, load
-from ml.images import decode, encode_working_copy
+from ml.images import Limits, read, working_copy
 from ml.predictor import Predictor
 
 FAMILIES = ["auto", "reference", "fused", "openvino"]
@@ -60,7 +60,7 @@ def test_the_working_copy_moves_the_scores_little(
     predictor: Predictor, jpeg_golden: dict[str, dict[str, float]], photos: Path
 ) -> None:
     copies = {
-        name: encode_working_copy(decode((photos / name).read_bytes()), short_side=384, quality=90)
+        name: working_copy(read((photos / name).read_bytes(), Limits(draft_short_side=384)), 384, 90)
         for name in jpeg_golden
     }
     found = gaps(predictor, jpeg_golden, copies)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageChops, PngImagePlugin
 
-from ml.images import FORMATS, ImageError, Limits, decode, encode_working_copy, read, sniff
+from ml.images import FORMATS, ImageError, Limits, bounded, decode, encode_working_copy, read, sniff, working_copy
 from tests.ml.pictures import (
     canonical,
     encoded,
@@ -253,14 +253,82 @@ def test_the_working_copy_is_444_without_metadata() -> None:
     exif.get_ifd(0x8825)[1] = GPS_MARK.decode()
     data = encoded(canonical(), "JPEG", exif=exif, comment=b"call me", icc_profile=b"profile" * 9, dpi=(300, 300))
     assert GPS_MARK in data
-    work = encode_working_copy(decode(data))
-    for secret in (b"Exif", GPS_MARK, b"Jane", b"call me", b"profile", b"ICC"):
-        assert secret not in work
-    opened = Image.open(BytesIO(work))
-    assert set(opened.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+    for work in (encode_working_copy(decode(data)), working_copy(read(data))):
+        for secret in (b"Exif", GPS_MARK, b"Jane", b"call me", b"profile", b"ICC"):
+            assert secret not in work
+        assert set(Image.open(BytesIO(work)).info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+    opened = Image.open(BytesIO(encode_working_copy(decode(data))))
     assert [layer[1:3] for layer in opened.layer] == [(1, 1)] * 3  # type: ignore[attr-defined]
     # Also of a picture that did not come through decode.
     assert b"call me" not in encode_working_copy(Image.open(BytesIO(data)))
+
+
+def _layout(data: bytes) -> tuple[tuple[int, int], int, list[int]]:
+    """Size, how many luma samples a chroma sample stands for, and the luma table of a JPEG."""
+    opened = Image.open(BytesIO(data))
+    across, down = opened.layer[0][1:3]  # type: ignore[attr-defined]
+    return opened.size, across * down, list(opened.quantization[0])  # type: ignore[attr-defined]
+
+
+def _detailed(size: tuple[int, int]) -> Image.Image:
+    """Grain in its light and soft colours, as photos have."""
+    chance = np.random.RandomState(4)
+    grain = chance.randint(60, 190, (size[1] // 4 + 1, size[0] // 4 + 1, 1))
+    tint = chance.randint(0, 30, (size[1] // 64 + 1, size[0] // 64 + 1, 3)).astype(np.uint8)
+    light = Image.fromarray(np.repeat(grain, 3, axis=2).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    return ImageChops.add(light, Image.fromarray(tint).resize(size, Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize(("subsampling", "each"), [(0, 1), (1, 2), (2, 4)])
+def test_a_jpeg_that_is_small_enough_keeps_its_pixels_and_its_steps(subsampling: int, each: int) -> None:
+    data = encoded(_detailed((400, 533)), "JPEG", quality=70, subsampling=subsampling)
+    work = working_copy(read(data))
+    assert _layout(work) == _layout(data) == ((400, 533), each, _layout(data)[2])
+    assert len(work) < 1.1 * len(data)
+    # Nearly nothing is lost again; with finer steps the loss is several times as great.
+    finer = encode_working_copy(decode(data), short_side=400)
+    assert gap(decode(work), decode(data)) < 0.5 * gap(decode(finer), decode(data))
+
+
+def test_no_working_copy_is_finer_than_asked_for_or_takes_tables_of_strangers() -> None:
+    fine = encoded(_detailed((300, 200)), "JPEG", quality=97, subsampling=2)
+    asked = encoded(_detailed((300, 200)), "JPEG", quality=90, subsampling=2)
+    assert _layout(working_copy(read(fine))) == _layout(asked)
+    odd = encoded(_detailed((300, 200)), "JPEG", qtables=[list(range(1, 65))] * 2, subsampling=2)
+    assert _layout(working_copy(read(odd))) == _layout(asked)
+    coarse = encoded(_detailed((300, 200)), "JPEG", quality=20, subsampling=2)
+    assert _layout(working_copy(read(coarse))) == _layout(asked)
+
+
+def test_pictures_that_are_resized_turned_or_no_common_jpeg_get_full_colour_and_the_quality_asked_for() -> None:
+    size, each, table = _layout(encode_working_copy(_detailed((300, 200))))
+    assert (size, each) == ((300, 200), 1)
+    for data, wanted in (
+        (encoded(_detailed((500, 700)), "JPEG", quality=70), (384, 538)),
+        (encoded(_detailed((400, 533)), "PNG"), (400, 533)),
+        (encoded(_detailed((400, 533)).convert("L"), "JPEG", quality=70), (400, 533)),
+        (encoded(_detailed((400, 533)).convert("CMYK"), "JPEG", quality=70), (400, 533)),
+        (stored_turned(_detailed((400, 533)), 6, "JPEG", quality=70), (400, 533)),
+        (encoded(_detailed((3200, 2400)), "JPEG", quality=70), (512, 384)),
+    ):
+        picture = read(data, Limits(draft_short_side=384))
+        assert picture.steps is None or min(picture.image.size) > 480
+        assert _layout(working_copy(picture)) == (wanted, 1, table)
+
+
+def test_a_reduction_before_the_resize_changes_pixels_little() -> None:
+    for size in ((1000, 1333), (1400, 1000), (3000, 2000)):
+        image = _detailed((400, 300)).resize(size, Image.Resampling.BICUBIC)
+        small = bounded(image, 384)
+        assert min(small.size) == 384
+        assert gap(small, image.resize(small.size, Image.Resampling.LANCZOS)) < 1.5
+
+
+def test_only_what_is_hardly_too_large_is_kept_as_it_is() -> None:
+    assert _layout(working_copy(read(encoded(_detailed((480, 600)), "JPEG"))))[0] == (480, 600)
+    assert _layout(working_copy(read(encoded(_detailed((481, 600)), "JPEG"))))[0] == (384, 479)
+    # Where somebody asks for a bound, it is one.
+    assert _layout(encode_working_copy(_detailed((480, 600))))[0] == (384, 480)
 
 
 def test_png_text_and_trailing_bytes_stay_behind() -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ml import backends
 from ml.artifact import Artifact
+from ml.choice import Choice
 from ml.errors import BackendError, PredictError
 from ml.predictor import Predictor, PrepareError
 from ml.tiny import expected, make_tiny
@@ -208,11 +209,11 @@ def test_a_backend_that_disagrees_is_refused(tiny_tags: Artifact, monkeypatch: p
 
 def test_precision_is_never_lower_than_the_card_allows(tiny_tags: Artifact) -> None:
     allowed = replace(tiny_tags, card=replace(tiny_tags.card, precision="bf16"))
-    strict = backends._candidates("auto", "fp32", torch.device("cpu"))
-    assert {precision for _, precision in strict} == {"fp32"}
+    strict = backends._candidates("auto", "fp32", torch.device("cpu"), Choice("openvino", "bf16", 4))
+    assert {candidate.precision for candidate in strict} == {"fp32"}
     strict = backends._candidates("auto", "fp32", torch.device("cuda"))
-    assert strict == [("cuda", "fp32")]
-    names = {kind for kind, _ in backends._candidates("fused", "bf16", torch.device("cpu"))}
+    assert [candidate.name for candidate in strict] == ["cuda-fp32"]
+    names = {candidate.family for candidate in backends._candidates("fused", "bf16", torch.device("cpu"))}
     assert names == {"fused"}
     predictor = Predictor([allowed], backend="fused")
     name = predictor.backends["tiny-tags@1"].backend.name

@@ -64,6 +64,16 @@ def test_a_jobs_name_is_shown_as_it_is(user: Cli, client: Client) -> None:
     assert on_screen(summary).count(EVIL) == 2
 
 
+def test_a_summary_says_what_was_reused() -> None:
+    progress = {
+        "outcomes": {"done": 3},
+        "codes": {},
+        "reused": {"not_modified": 2, "known_bytes": 0, "known_scores": 3},
+    }
+    said = on_screen(cli_jobs.summary({"id": "1", "state": "finished", "progress": progress}))
+    assert "3 done, 2 not fetched again, 3 not scored again" in said
+
+
 def test_a_keys_name_is_shown_as_it_is(operator: Cli, owner_db: Database, account: TestAccount) -> None:
     with owner_db.transaction() as session:
         accounts.create_key(session, account.id, EVIL)

@@ -9,6 +9,7 @@ import pytest
 from db import registry
 from db.blobs import LocalBlobs
 from db.ids import uuid7
+from db.progress import progress
 from db.rescue import reap
 from db.session import Database
 from ml.predictor import Predictor, Prepared
@@ -103,6 +104,8 @@ def test_the_same_bytes_are_scored_once(stage: Stage, owner_db: Database, accoun
     stage.inference().run()
     assert [best for _, best, _ in outcomes(owner_db, later).values()] == ["red", "red", "blue"]
     assert stage.batches == [2]
+    with owner_db.transaction() as session:
+        assert progress(session, later).reused == {"not_modified": 0, "known_bytes": 0, "known_scores": 3}
 
 
 @pytest.mark.usefixtures("models")

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from api.settings import ApiSettings
-from db import jobs
+from db import banks, jobs
 from db.blobs import LocalBlobs, raw_key
 from db.chunks import Chunk, ChunkItem
 from db.ids import uuid7
@@ -33,6 +33,7 @@ from worker.errors import Deferral
 from worker.heartbeat import Counters
 from worker.ingest import Harvest, Ingest
 from worker.politeness import HostGate
+from worker.reuse import Reuse
 from worker.sandbox import Normaliser
 
 
@@ -48,10 +49,10 @@ class Line:
         self.blobs = LocalBlobs(folder / "blobs")
         self.counters = Counters()
 
-    def submit(self, items: Sequence[NewItem | str], chunk_size: int = 16, lane: str = "bulk") -> UUID:
+    def submit(self, items: Sequence[NewItem | str], chunk_size: int = 16, lane: str = "bulk", **asked: Any) -> UUID:
         """A job of items or of paths on the server."""
         made = [NewItem(url=self.server.url(item)) if isinstance(item, str) else item for item in items]
-        spec = JobSpec(lane=lane)
+        spec = JobSpec(lane=lane, **asked)
         with self.database.transaction() as session:
             return jobs.submit(session, self.account_id, spec, made, max_items=1000, chunk_size=chunk_size).id
 
@@ -71,6 +72,7 @@ class Line:
                 normaliser=normaliser,
                 blobs=blobs,
                 counters=self.counters,
+                reuse=Reuse(with_settings, self.database, blobs),
             )
             crawler = Crawler(with_settings, self.database, ingest, gate, uuid7(), self.counters)
             running = asyncio.create_task(crawler.run(stop))
@@ -149,6 +151,33 @@ def test_the_image_is_kept_with_its_facts(line: Line) -> None:
     assert len(image.pdq) == 256
     assert image.colours
     assert line.blobs.get(image.work_key)[:2] == b"\xff\xd8"
+
+
+def test_a_job_may_leave_facts_out_and_a_later_one_adds_them(line: Line) -> None:
+    line.submit(["5.png"], analyses=("tags",), options={"facts": ["colours"]})
+    line.crawl()
+    facts = "SELECT pdq IS NOT NULL AS pdq, pdq_quality, colours, sharpness FROM images"
+    first = rows(line.database, facts)[0]
+    assert (first.pdq, first.pdq_quality, first.sharpness) == (False, None, None)
+    assert first.colours
+    line.submit(["5.png"], options={"facts": []})  # moderation is among the defaults
+    line.crawl()
+    second = rows(line.database, facts)[0]
+    assert (second.pdq, second.colours, second.sharpness) == (True, first.colours, None)
+    line.submit(["5.png"])
+    line.crawl()
+    third = rows(line.database, facts)[0]
+    assert (third.pdq, third.pdq_quality, third.colours) == (True, second.pdq_quality, first.colours)
+    assert third.sharpness is not None
+
+
+def test_where_there_is_a_bank_no_job_leaves_out_hashes(line: Line) -> None:
+    with line.database.transaction() as session:
+        banks.create(session, None, "banned", "block", actor="test")
+    line.submit(["5.png"], analyses=("tags",), options={"facts": []})
+    line.crawl()
+    found = rows(line.database, "SELECT pdq IS NOT NULL AS pdq, colours FROM images")[0]
+    assert (found.pdq, found.colours) == (True, None)
 
 
 def test_a_repeated_url_is_fetched_once(line: Line) -> None:

@@ -130,7 +130,7 @@ def test_a_picture_comes_back_as_a_working_copy_and_facts() -> None:
     result = normalised(GOOD)
     assert isinstance(result, Normalised)
     local = images.read(GOOD, images.Limits(draft_short_side=384))
-    assert result.work == images.encode_working_copy(local.image)
+    assert result.work == images.working_copy(local)
     assert (result.width, result.height, result.format) == (400, 300, "JPEG")
     found = facts(local.image)
     assert (result.pdq, result.pdq_quality) == (found["pdq"], found["pdq_quality"])
@@ -146,6 +146,17 @@ def test_facts_and_the_working_copy_can_be_chosen() -> None:
     assert images.decode(result.work).size == (133, 100)
     with pytest.raises(ValueError, match="taste"):
         Normaliser(facts=["taste"])
+
+
+def test_each_picture_can_have_other_facts() -> None:
+    choices: list[list[str] | None] = [[], ["pdq"], ["colours", "sharpness"], None]
+
+    async def use(normaliser: Normaliser) -> list[Any]:
+        return [await normaliser.normalise(GOOD, facts=wanted) for wanted in choices]
+
+    results = in_pool(use, facts=["sharpness"])
+    found = [(one.pdq is not None, one.colours is not None, one.sharpness is not None) for one in results]
+    assert found == [(False, False, False), (True, False, False), (False, True, True), (False, False, True)]
 
 
 @pytest.mark.parametrize("name", refused_files())
@@ -255,7 +266,7 @@ def test_the_walls_change_no_result(odd: Path, odd_results: dict[str, Normalised
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                here: Any = images.encode_working_copy(images.read((odd / name).read_bytes(), limits).image)
+                here: Any = images.working_copy(images.read((odd / name).read_bytes(), limits))
             except images.ImageError as error:
                 here = NormaliseFailure(error.code, error.detail)
         assert (result.work if isinstance(result, Normalised) else result) == here, name

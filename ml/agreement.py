@@ -1,0 +1,15 @@
+"""How far a backend's scores may be from the fp32 reference's. Imports nothing."""
+
+from ml.card import Precision
+
+# Largest difference of any score from the reference's, and largest relative L2 difference of the logits, that
+# a backend may show on the probe. fp32 differs by the order of sums only (1e-6 measured); bf16 keeps 8 bits
+# of mantissa (0.3–0.7 % measured on trained torchvision classifiers; weights that came out of quantisation
+# reach 5–11 % and fail).
+TOLERANCE: dict[Precision, tuple[float, float]] = {"fp32": (5e-5, 1e-4), "bf16": (2e-2, 2e-2)}
+
+
+def agrees(precision: Precision, gap: float, relative: float) -> bool:
+    """Whether a backend that is so far from the reference may go live. A NaN is never near."""
+    allowed_gap, allowed_relative = TOLERANCE[precision]
+    return gap <= allowed_gap and relative <= allowed_relative

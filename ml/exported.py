@@ -1,0 +1,86 @@
+"""A network as an OpenVINO file beside the artifact that it was made from, so that running it needs no torch.
+
+    folder: network.xml, network.bin, probe.npz (inputs, and the logits of the fp32 reference for them), about.json
+
+about.json has the SHA-256 of the other three and of the artifact's weights. Who reads it checks them, and that the
+compiled network gives the reference's scores for the probe: what `ml.backends` asks of every backend. Writing takes
+torch, reading does not.
+"""
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ml.errors import BackendError
+from ml.openvino_runtime import Array, openvino
+
+if TYPE_CHECKING:
+    from ml.artifact import Artifact
+
+ABOUT = "about.json"
+NETWORK, WEIGHTS, PROBE = "network.xml", "network.bin", "probe.npz"
+MOST_BYTES = 4 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A network that was read and checked: what OpenVINO compiles, and what it must give."""
+
+    model: Any
+    inputs: npt.NDArray[Any]
+    logits: Array
+
+
+def write(artifact: "Artifact", folder: Path) -> None:
+    """Export into `folder`, which is there and empty. Raises ArtifactError, BackendError('backend_unavailable')."""
+    from ml import architectures, backends, presets
+    from ml.card import ONNX
+    from ml.scores import LabelSet
+
+    card = artifact.card
+    if card.architecture == ONNX:
+        raise BackendError("backend_unavailable", f"{card.ref} was imported from ONNX and is not exported")
+    preset = presets.from_card(card.preset)
+    network = architectures.restore(card.architecture, len(card.labels), dict(artifact.state))
+    reference = backends.Reference(network, preset, LabelSet(card).activate)
+    model = backends.converted(network, preset)
+    openvino().save_model(model, str(folder / NETWORK), compress_to_fp16=False)
+    np.savez(folder / PROBE, inputs=reference.pictures.numpy(), logits=reference.logits.numpy())
+    about = {name: _sha256((folder / name).read_bytes()) for name in (NETWORK, WEIGHTS, PROBE)}
+    (folder / ABOUT).write_text(json.dumps({"artifact": artifact.sha256, **about}), encoding="utf-8")
+
+
+def read(folder: Path, weights_sha256: str) -> Exported:
+    """What was exported of the artifact with these weights. Raises BackendError('backend_unavailable') where it is
+    missing, incomplete or other than it was when it was written."""
+    try:
+        about = json.loads((folder / ABOUT).read_bytes())
+        files = {name: _read(folder / name) for name in (NETWORK, WEIGHTS, PROBE)}
+        if about != {"artifact": weights_sha256, **{name: _sha256(data) for name, data in files.items()}}:
+            raise BackendError("backend_unavailable", f"{folder} is not as it was exported")
+        # Parsed from the bytes that were hashed: files swapped between two reads would otherwise pass.
+        ov = openvino()
+        weights = np.frombuffer(files[WEIGHTS], np.uint8)
+        model = ov.Core().read_model(model=files[NETWORK], weights=ov.Tensor(weights))
+        with np.load(io.BytesIO(files[PROBE]), allow_pickle=False) as probe:
+            return Exported(model, probe["inputs"], probe["logits"])
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise BackendError("backend_unavailable", f"{folder}: {error}") from None
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"{path.name} is larger than {MOST_BYTES} bytes")
+    return data
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
