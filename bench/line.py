@@ -52,7 +52,7 @@ def _warm(system: System, port: int, names: list[str]) -> None:
     watched(system, _submit(system, port, names))
 
 
-def _stats(database: Database) -> dict[str, dict[str, float]]:
+def stats(database: Database) -> dict[str, dict[str, float]]:
     """Counters by role, summed over its processes."""
     summed: dict[str, dict[str, float]] = {}
     with database.transaction() as session:
@@ -68,7 +68,7 @@ def _measure(system: System, port: int, names: list[str]) -> None:
     console = Console(width=110)
     database = Database(system.supervisor.database_url, pool_size=1)
     time.sleep(6)  # a heartbeat, so that the counters before are those of the warm-up
-    before, cpu_before = _stats(database), cpu_seconds(system.supervisor.pids)
+    before, cpu_before = stats(database), cpu_seconds(system.supervisor.pids)
     started = time.perf_counter()
     job_id = _submit(system, port, names)
     accepted = time.perf_counter() - started
@@ -76,7 +76,7 @@ def _measure(system: System, port: int, names: list[str]) -> None:
     seconds = time.perf_counter() - started
     cpu_after = cpu_seconds(system.supervisor.pids)
     time.sleep(6)
-    after = _stats(database)
+    after = stats(database)
 
     console.print(f"models: {', '.join(system.models.values()) or 'none'}")
     console.print(

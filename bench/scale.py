@@ -103,17 +103,22 @@ def main() -> None:
             there = size
             console.print(f"{size:,} pictures there, {time.perf_counter() - started:.0f} s to write what was missing")
             found.append(_measure(house, size, filled, options.repeats))
+            console.print(_table(found))
+            _write(options.json, found, dropped)
         for bucket, count in added:
             started = time.perf_counter()
             drop(house.owner, bucket)
             dropped.append((count, 1000 * (time.perf_counter() - started)))
-    console.print(_table(found))
     for count, milliseconds in dropped:
         console.print(f"dropping a bucket of {count:,} pictures, once: {milliseconds:.0f} ms")
     console.print(machine())
-    if options.json:
+    _write(options.json, found, dropped)
+
+
+def _write(path: Path | None, found: list[Times], dropped: list[tuple[int, float]]) -> None:
+    if path is not None:
         shown = {"machine": machine(), "dropped": dropped, "sizes": [vars(each) for each in found]}
-        options.json.write_text(json.dumps(shown, indent=1), encoding="utf-8")
+        path.write_text(json.dumps(shown, indent=1), encoding="utf-8")
 
 
 def _parts(count: int) -> list[int]:

@@ -112,6 +112,11 @@ def _blocks(form: str, count: int) -> list[bytes]:
     return [*blocks, bytes(block)]
 
 
+def job_of_nowhere(system: System, count: int) -> str:
+    """A job whose pictures have no address: it ends by itself."""
+    return _submit(system, FORMS[1], _blocks(FORMS[1], count))
+
+
 def _submit(system: System, form: str, blocks: list[bytes]) -> str:
     answer = system.client.submit(lambda: iter(blocks), form, params={}, idempotency_key=f"bench-{time.time_ns()}")
     return str(answer["id"])
