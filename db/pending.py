@@ -12,7 +12,7 @@ def kinds(session: Session) -> frozenset[Kind]:
     """Of what something is there: jobs that have not ended, audit entries without a seal, replays and moves of models
     that wait for a process, entries or changes of hash banks."""
     row = session.execute(_LOOK).mappings().one()
-    return frozenset(kind for kind, there in row.items() if there)  # type: ignore[misc]
+    return frozenset(kind for kind, there in row.items() if there)
 
 
 def deliveries(session: Session) -> bool:
