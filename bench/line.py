@@ -1,6 +1,6 @@
 """The whole line on real photos: URLs in over HTTP, rows out. Prints images/s, what each stage took, and the oracle.
 
-python -m bench.line [--count 4000] [--folder ../shared/data/clothing/images]
+python -m bench.line [--count 4000; from 16384 on, chunks have 512 pictures] [--folder ../shared/data/clothing/images]
 """
 
 import argparse
@@ -14,6 +14,7 @@ from rich.table import Table
 from sqlalchemy import text
 
 from bench.pictures import serving
+from bench.reuse import pids_of
 from bench.system import SHARED, System, cpu_seconds, peak_rss_mb, running, watched
 from db import workers
 from db.session import Database
@@ -25,6 +26,8 @@ def main() -> None:
     arguments.add_argument("--folder", type=Path, default=SHARED / "data" / "clothing" / "images")
     options = arguments.parse_args()
     available = sorted(path.name for path in options.folder.iterdir())
+    # A folder of fewer photos serves some of them once more, as other pictures.
+    available += [f"{available[n % len(available)]}?{n}" for n in range(options.count + 32 - len(available))]
     names, others = available[: options.count], available[options.count :]
     with serving(options.folder) as port:
         settings = {
@@ -52,7 +55,7 @@ def _warm(system: System, port: int, names: list[str]) -> None:
     watched(system, _submit(system, port, names))
 
 
-def _stats(database: Database) -> dict[str, dict[str, float]]:
+def stats(database: Database) -> dict[str, dict[str, float]]:
     """Counters by role, summed over its processes."""
     summed: dict[str, dict[str, float]] = {}
     with database.transaction() as session:
@@ -68,15 +71,16 @@ def _measure(system: System, port: int, names: list[str]) -> None:
     console = Console(width=110)
     database = Database(system.supervisor.database_url, pool_size=1)
     time.sleep(6)  # a heartbeat, so that the counters before are those of the warm-up
-    before, cpu_before = _stats(database), cpu_seconds(system.supervisor.pids)
+    pids = pids_of(system)
+    before, cpu_before = stats(database), cpu_seconds(pids)
     started = time.perf_counter()
     job_id = _submit(system, port, names)
     accepted = time.perf_counter() - started
     watched(system, job_id)
     seconds = time.perf_counter() - started
-    cpu_after = cpu_seconds(system.supervisor.pids)
+    cpu_after = cpu_seconds(pids)
     time.sleep(6)
-    after = _stats(database)
+    after = stats(database)
 
     console.print(f"models: {', '.join(system.models.values()) or 'none'}")
     console.print(
@@ -86,11 +90,32 @@ def _measure(system: System, port: int, names: list[str]) -> None:
     _oracle(console, database, job_id, len(names))
     _stages(console, before, after, len(names), seconds)
     costs = Table("role", "CPU s", "ms an image", "peak MB of one process", title="CPU of the roles and their children")
-    for role, pid in system.supervisor.pids.items():
+    for role, pid in pids.items():
         spent = cpu_after[role] - cpu_before[role]
         costs.add_row(role, f"{spent:.1f}", f"{1000 * spent / len(names):.2f}", f"{peak_rss_mb(pid):.0f}")
     console.print(costs)
+    _overheads(console, before, after, {role: cpu_after[role] - cpu_before[role] for role in pids}, len(names))
     database.dispose()
+
+
+def _overheads(
+    console: Console,
+    before: dict[str, dict[str, float]],
+    after: dict[str, dict[str, float]],
+    spent: dict[str, float],
+    count: int,
+) -> None:
+    """What claims and records cost, of the CPU of all: in the roles by their threads, in Postgres all that it did."""
+    own = sum(
+        after.get(role, {}).get(name, 0.0) - before.get(role, {}).get(name, 0.0)
+        for role in ("crawler", "worker")
+        for name in ("claim_cpu_s", "record_cpu_s")
+    )
+    total, server = sum(spent.values()), spent.get("postgres", 0.0)
+    console.print(
+        f"claim and record: {1000 * own / count:.3f} ms of CPU an image in crawler and worker, {own / total:.1%} of"
+        f" all; with all of Postgres {1000 * (own + server) / count:.3f} ms, {(own + server) / total:.1%}"
+    )
 
 
 def _stages(

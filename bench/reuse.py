@@ -64,7 +64,7 @@ def _submit(system: System, port: int, paths: list[str], params: dict[str, str])
 
 
 def _new(system: System, port: int, names: list[str], count: int, rounds: int) -> None:
-    pids = _pids(system)
+    pids = pids_of(system)
     found: dict[str, list[dict[str, float]]] = {"if_changed": [], "always": []}
     for number in range(2 * rounds):
         refetch = ("if_changed", "always")[(number + number // 2) % 2]
@@ -83,7 +83,7 @@ def _new(system: System, port: int, names: list[str], count: int, rounds: int) -
     Console(width=120).print(table)
 
 
-def _pids(system: System) -> dict[str, int]:
+def pids_of(system: System) -> dict[str, int]:
     """The roles, and the servers that run for them."""
     servers = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -97,7 +97,7 @@ def _pids(system: System) -> dict[str, int]:
 
 
 def _measure(system: System, plan: list[tuple[str, int, list[str], dict[str, str]]]) -> None:
-    pids = _pids(system)
+    pids = pids_of(system)
     time.sleep(3)
     before, started = cpu_seconds(pids), time.monotonic()
     time.sleep(QUIET_S)

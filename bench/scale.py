@@ -103,17 +103,22 @@ def main() -> None:
             there = size
             console.print(f"{size:,} pictures there, {time.perf_counter() - started:.0f} s to write what was missing")
             found.append(_measure(house, size, filled, options.repeats))
+            console.print(_table(found))
+            _write(options.json, found, dropped)
         for bucket, count in added:
             started = time.perf_counter()
             drop(house.owner, bucket)
             dropped.append((count, 1000 * (time.perf_counter() - started)))
-    console.print(_table(found))
     for count, milliseconds in dropped:
         console.print(f"dropping a bucket of {count:,} pictures, once: {milliseconds:.0f} ms")
     console.print(machine())
-    if options.json:
+    _write(options.json, found, dropped)
+
+
+def _write(path: Path | None, found: list[Times], dropped: list[tuple[int, float]]) -> None:
+    if path is not None:
         shown = {"machine": machine(), "dropped": dropped, "sizes": [vars(each) for each in found]}
-        options.json.write_text(json.dumps(shown, indent=1), encoding="utf-8")
+        path.write_text(json.dumps(shown, indent=1), encoding="utf-8")
 
 
 def _parts(count: int) -> list[int]:
@@ -150,7 +155,7 @@ def _measure(house: House, size: int, filled: list[Filled], repeats: int) -> Tim
     times.gigabytes = stored / 1e9
     ordinary = [job for job in filled if job.total == JOB] or filled
     large = max(filled, key=lambda job: job.total)
-    _line(house, times, size, repeats)
+    fresh = _line(house, times, size, repeats)
     chosen = random.Random(size)
     readers: dict[str, Callable[[], str]] = {
         "progress": lambda: f"/v1/jobs/{chosen.choice(ordinary).id}",
@@ -160,6 +165,9 @@ def _measure(house: House, size: int, filled: list[Filled], repeats: int) -> Tim
         "page of a code": lambda: f"{_page(chosen.choice(ordinary), 0.5)}&code=http_404",
         "page of failures": lambda: f"{_page(chosen.choice(ordinary), 0.5)}&outcome=failed",
         "page, nothing open": lambda: f"{_page(chosen.choice(ordinary), 0.0)}&outcome=open",
+        "new job: progress": lambda: f"/v1/jobs/{fresh.id}",
+        "new job: page, first": lambda: _page(fresh, 0.0),
+        "new job: page, middle": lambda: _page(fresh, chosen.uniform(0.3, 0.7)),
         "job list": lambda: "/v1/jobs",
     }
     if large.total > JOB:
@@ -186,8 +194,8 @@ def _page(job: Filled, share: float) -> str:
     return f"/v1/jobs/{job.id}/items?limit=100{cursor}"
 
 
-def _line(house: House, times: Times, size: int, repeats: int) -> None:
-    """A new job of so many chunks through claim and end of both stages."""
+def _line(house: House, times: Times, size: int, repeats: int) -> Filled:
+    """A new job of so many chunks through claim and end of both stages. No statistics of it are made."""
     # A job of fewer than 32 full chunks is cut into smaller ones.
     count = max(32, repeats + 1) * CHUNK
     urls = (NewItem(url=f"https://new.test/{size}/{n}.jpg", client_id=f"n-{n}") for n in range(count))
@@ -214,6 +222,7 @@ def _line(house: House, times: Times, size: int, repeats: int) -> None:
     with house.owner.transaction() as session:
         session.execute(text("DELETE FROM chunks WHERE job_id = :id AND state <> 'done'"), {"id": job.id})
         session.execute(text("UPDATE jobs SET state = 'finished', settled_at = now() WHERE id = :id"), {"id": job.id})
+    return Filled(job.id, (repeats + 1) * CHUNK)
 
 
 TAGS = [{"label": "shirt", "group": "category", "score": 0.93, "model": "clothing@1"}]

@@ -86,6 +86,7 @@ CLAIM_LATE = text(
     """
     + _LEASE
 )
+ANY_READY = text("SELECT EXISTS (SELECT FROM chunks WHERE stage = :stage AND state = 'ready' AND not_before <= now())")
 URGENT_READY = text(
     "SELECT EXISTS (SELECT FROM chunks WHERE stage = :stage AND state = 'ready' AND urgent AND not_before <= now())"
 )

@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from db.codes import CODES
 from db.decisions import decision_of, overlaid
 from db.errors import NotFound
 from db.ids import item_id, parse_item_id
@@ -73,6 +74,8 @@ def page(
 ) -> list[ItemView]:
     """The job's items after `after_seq`, in order; `outcome` may be "open" for those without one yet. `verdict` is
     the one that counts, a person's first; `label` a tag, or what a person said is there."""
+    if outcome == "open" and job.settled_at is not None:
+        return []
     parameters = {
         "account_id": account_id,
         "bucket": job.bucket,
@@ -85,9 +88,17 @@ def page(
         "after": after_seq,
         "limit": limit,
     }
-    # With a code, the partial index on failures finds the few rows; without, the primary key gives the order.
-    query = _PAGE if code is None else _PAGE_BY_CODE
-    return [_view(row) for row in session.execute(query, parameters).mappings()]
+    codes = _codes(outcome, code)
+    if codes is None or verdict is not None or label is not None:
+        return [_view(row) for row in session.execute(_PAGE, parameters).mappings()]
+    return [_view(row) for row in session.execute(_PAGE_BY_CODES, {**parameters, "codes": codes}).mappings()]
+
+
+def _codes(outcome: str | None, code: str | None) -> list[str] | None:
+    """The codes of all that is asked for, which are few rows of an index; None where some have no code."""
+    if outcome in ("failed", "cancelled"):
+        return [each for each in CODES if (each == "cancelled") == (outcome == "cancelled") and code in (None, each)]
+    return [code] if code is not None and outcome is None else None
 
 
 def settled_batch(
@@ -171,8 +182,10 @@ def _columns(context: str) -> str:
 
 _OF_ITS_JOB = _columns(":context")
 _RESULT = " ON r.bucket = i.bucket AND r.job_id = i.job_id AND r.seq = i.seq"
-# The bound is said of both sides: Postgres does not infer it, and would merge with all results of the job before it.
-_PAGE_OF_RESULTS = f"{_RESULT} AND r.seq > :after"
+# Asked for item by item (OFFSET 0), by the whole key: of a new job Postgres has no statistics, takes it for one row and
+# would join each of its items with all of its results.
+_ITS_RESULT = """ JOIN LATERAL (
+  SELECT * FROM results WHERE bucket = :bucket AND job_id = :job_id AND seq = i.seq OFFSET 0) r ON true"""
 _IMAGE = " LEFT JOIN images g ON g.account_id = i.account_id AND g.sha256 = r.sha256"
 _OF_JOB = " WHERE i.account_id = :account_id AND i.bucket = :bucket AND i.job_id = :job_id AND i.seq > :after"
 _LIMIT = " ORDER BY i.seq LIMIT :limit"
@@ -186,15 +199,22 @@ _FILTERED = """
      AND CAST(:label AS text) = ANY(l.present)))
 """
 _PAGE = text(
-    f"{_OF_ITS_JOB} FROM items i LEFT JOIN results r{_PAGE_OF_RESULTS}{_IMAGE}{_OF_JOB}{_FILTERED}"
+    f"{_OF_ITS_JOB} FROM items i LEFT{_ITS_RESULT}{_IMAGE}{_OF_JOB}{_FILTERED}"
     " AND (CAST(:outcome AS text) IS NULL OR coalesce(r.outcome, 'open') = :outcome)"
-    f" AND CAST(:code AS text) IS NULL{_LIMIT}"
+    f" AND (CAST(:code AS text) IS NULL OR r.code = :code){_LIMIT}"
 )
-_PAGE_BY_CODE = text(
-    f"{_OF_ITS_JOB} FROM results r JOIN items i{_PAGE_OF_RESULTS}{_IMAGE}{_OF_JOB}{_FILTERED} AND r.job_id = :job_id"
-    f" AND r.code = :code AND (CAST(:outcome AS text) IS NULL OR r.outcome = :outcome){_LIMIT}"
+# From the index of failures: of each code the next few, of these the first.
+_PAGE_BY_CODES = text(
+    f"""{_OF_ITS_JOB} FROM (
+      SELECT next.* FROM unnest(CAST(:codes AS text[])) AS asked(code) CROSS JOIN LATERAL (
+        SELECT * FROM results WHERE bucket = :bucket AND job_id = :job_id AND code = asked.code AND seq > :after
+        ORDER BY seq LIMIT :limit) next
+      ORDER BY next.seq LIMIT :limit) r
+    JOIN LATERAL (
+      SELECT * FROM items WHERE bucket = :bucket AND job_id = :job_id AND seq = r.seq OFFSET 0) i ON true
+    {_IMAGE}{_OF_JOB}{_LIMIT}"""
 )
-_SETTLED = text(f"{_OF_ITS_JOB} FROM items i JOIN results r{_PAGE_OF_RESULTS}{_IMAGE}{_OF_JOB}{_LIMIT}")
+_SETTLED = text(f"{_OF_ITS_JOB} FROM items i{_ITS_RESULT}{_IMAGE}{_OF_JOB}{_LIMIT}")
 _ONE = text(
     f"{_columns('j.context')} FROM jobs j JOIN items i ON i.bucket = j.bucket AND i.job_id = j.id"
     f" LEFT JOIN results r{_RESULT}{_IMAGE}"

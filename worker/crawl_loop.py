@@ -156,8 +156,11 @@ class Crawler:
         return len(harvests) < self._settings.ingest_chunks and open_items < self._settings.ingest_items
 
     def _claim_now(self, urgent: bool) -> tuple[Harvest | None, dict[str, float]]:
-        with self._database.transaction() as session:
+        watch = Stopwatch(self._counters, "claim_s", cpu="claim_cpu_s")
+        with watch, self._database.transaction() as session:
             if urgent and not chunks.urgent_ready(session, "ingest"):
+                return None, {}
+            if not self._running and not chunks.any_ready(session, "ingest"):
                 return None, {}
             claimed = chunks.claim(session, "ingest", self._owner, self._settings.lease_s, urgent=urgent)
             if not claimed:
@@ -201,9 +204,8 @@ class Crawler:
         give_up = time.monotonic() + self._settings.lease_s
         while True:
             try:
-                with Stopwatch(self._counters, "record_s"):
-                    urgent = harvest.chunk.lane == "interactive"
-                    await self._in_thread(partial(self._record_now, harvest, deferred), urgent=urgent)
+                urgent = harvest.chunk.lane == "interactive"
+                await self._in_thread(partial(self._record_now, harvest, deferred), urgent=urgent)
                 failpoints.hit("after_ingest_commit")
                 self._counters.add(chunks=1, items=len(harvest.outcomes), deferred=len(harvest.deferrals))
                 return
@@ -218,7 +220,8 @@ class Crawler:
                 await asyncio.sleep(0.25)
 
     def _record_now(self, harvest: Harvest, deferred: list[recording.Deferred]) -> None:
-        with self._database.transaction() as session:
+        watch = Stopwatch(self._counters, "record_s", cpu="record_cpu_s")
+        with watch, self._database.transaction() as session:
             recording.finish_ingest(session, harvest.chunk, harvest.outcomes, deferred)
             failpoints.hit("before_ingest_commit")
 

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Final, TypeVar
 from uuid import UUID
 
-from db import delivery_queue, webhook_secrets
+from db import delivery_queue, pending, webhook_secrets
 from db.delivery_codes import OURS
 from db.delivery_queue import Bounds, Claimed, Tried
 from db.errors import LeaseLost, Unavailable
@@ -88,6 +88,9 @@ class Sender:
             await asyncio.wait(self._running)
 
     def _claim(self, free: int) -> list[Claimed]:
+        with self._database.transaction() as session:
+            if not pending.deliveries(session):
+                return []
         while True:
             with self._database.transaction() as session:
                 if delivery_queue.fan_out(session, FAN_OUT) < FAN_OUT:

@@ -104,17 +104,25 @@ class Heartbeat:
 
 
 class Stopwatch:
-    """`with Stopwatch(counters, "fetch_s"):` adds the seconds spent inside to that counter."""
+    """`with Stopwatch(counters, "fetch_s"):` adds the seconds spent inside to that counter.
 
-    def __init__(self, counters: Counters, name: str) -> None:
+    With `cpu`, also the seconds of CPU time of this thread to that one: for what does not wait for another thread.
+    """
+
+    def __init__(self, counters: Counters, name: str, *, cpu: str | None = None) -> None:
         self._counters = counters
         self._name = name
+        self._cpu = cpu
 
     def __enter__(self) -> Self:
         self._started = time.perf_counter()
+        self._cpu_started = time.thread_time()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._counters.add(**{self._name: time.perf_counter() - self._started})
+        spent = {self._name: time.perf_counter() - self._started}
+        if self._cpu is not None:
+            spent[self._cpu] = time.thread_time() - self._cpu_started
+        self._counters.add(**spent)

@@ -99,8 +99,9 @@ class Inference:
         # The chunk in hand is worked on beyond the time to end, and what is urgent overtakes it to the last.
         if self.stop.is_set() or (time.monotonic() >= self._deadline and not urgent):
             return None
+        watch = Stopwatch(self.counters, "claim_s", cpu="claim_cpu_s")
         try:
-            with self._database.transaction() as session:
+            with watch, self._database.transaction() as session:
                 if urgent and not chunks.urgent_ready(session, "infer"):
                     return None
                 lease_s = self.settings.lease_s
@@ -164,7 +165,8 @@ class Inference:
 
     def _recorded(self, work: Work, outcomes: list[InferOutcome]) -> bool:
         try:
-            with Stopwatch(self.counters, "record_s"), self._database.transaction() as session:
+            watch = Stopwatch(self.counters, "record_s", cpu="record_cpu_s")
+            with watch, self._database.transaction() as session:
                 infer_rows.record(session, work, outcomes, audit_share=self.settings.audit_share)
                 failpoints.hit("before_infer_commit")
         except Unavailable as error:

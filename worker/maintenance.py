@@ -18,19 +18,21 @@ from db.errors import DbError
 from db.session import Database
 from worker import deliver, finalise, log, model_moves, sealing, wiring
 from worker.dispatch import Dispatcher, Turns
-from worker.heartbeat import Counters, Heartbeat
+from worker.heartbeat import Counters, Heartbeat, Stopwatch
 from worker.late import Decider
 from worker.log import Throttle
+from worker.looking import Look
 from worker.reap import Reaper
 from worker.replaying import Replayer
 from worker.reporting import REVIEWS_EVERY_S, Report
 from worker.settings import WorkerSettings
 
-BAN_EVERY_S = 1.0  # where nothing waits it is four looks at indexes
-LATE_EVERY_S = 1.0  # where no policy has a limit it is one look at the jobs that are open
+# What is done every second shares one look at indexes (`worker.looking`) while nothing of its kind is there.
+BAN_EVERY_S = 1.0
+LATE_EVERY_S = 1.0
 MODELS_EVERY_S = 1.0
 REPLAY_EVERY_S = 1.0  # somebody waits for it
-SEAL_EVERY_S = 1.0  # where nothing waits it is one look at an empty table
+SEAL_EVERY_S = 1.0
 DRIFT_EVERY_S = 600.0  # it is due once a day; more often, to catch up after an outage
 
 
@@ -72,6 +74,7 @@ def duties(
         with database.transaction() as session:
             return shadow.settle(session)
 
+    look = Look(database)
     failed_days: dict[date, float] = {}
 
     def compute_drift() -> int:
@@ -87,14 +90,16 @@ def duties(
     return [
         Duty("dispatch", settings.urgent_poll_s, Turns(dispatcher, settings)),
         Duty("reap", settings.reap_every_s, reap_once),
-        Duty("finalise", settings.finalise_every_s, lambda: finalise.run_once(database)),
+        Duty("finalise", settings.finalise_every_s, look.gated("jobs", lambda: finalise.run_once(database))),
         Duty("shadow", settings.reap_every_s, end_shadow_runs),
-        Duty("seal", SEAL_EVERY_S, lambda: sealing.run_once(database)),
+        Duty("seal", SEAL_EVERY_S, look.gated("audit", lambda: sealing.run_once(database))),
         Duty("tidy", settings.tidy_every_s, tidy),
-        Duty("ban", BAN_EVERY_S, ban),
-        Duty("late", LATE_EVERY_S, Decider(settings, database, owner, stop).run_once),
-        Duty("models", MODELS_EVERY_S, lambda: model_moves.due(database, model_moves.in_a_process)),
-        Duty("replay", REPLAY_EVERY_S, Replayer(database, stop).run_once),
+        Duty("ban", BAN_EVERY_S, look.gated("banks", ban)),
+        Duty("late", LATE_EVERY_S, look.gated("jobs", Decider(settings, database, owner, stop).run_once)),
+        Duty(
+            "models", MODELS_EVERY_S, look.gated("moves", lambda: model_moves.due(database, model_moves.in_a_process))
+        ),
+        Duty("replay", REPLAY_EVERY_S, look.gated("replays", Replayer(database, stop).run_once)),
         Duty("drift", DRIFT_EVERY_S, compute_drift),
     ]
 
@@ -105,7 +110,8 @@ def keep(duty: Duty, stop: threading.Event, counters: Counters) -> None:
     throttle = Throttle(10)
     while not stop.is_set():
         try:
-            counters.add(**{duty.name: duty.run()})
+            with Stopwatch(counters, f"{duty.name}_s", cpu=f"{duty.name}_cpu_s"):
+                counters.add(**{duty.name: duty.run()})
             throttle.reset()
         except DbError as error:
             if throttle.ready():

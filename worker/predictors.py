@@ -15,6 +15,7 @@ from ml.errors import BackendError, ModelError
 from worker import exporting
 from worker.log import get
 from worker.settings import WorkerSettings
+from worker.sleeping import SleepingPredictor
 from worker.tuned import Tuned
 
 # Of torch and of the device come RuntimeError (CUDA's errors among them), ValueError, ImportError and MemoryError.
@@ -97,6 +98,9 @@ class Predictors:
         with self._database.transaction() as session:
             expected = {ref: registry.by_ref(session, ref).sha256 for ref in refs}
         folders = {ref: folder(settings.model_root, *_parts(ref)) for ref in refs}
+        if settings.test_build and settings.sleep_ms:
+            cards = [artifact.card_of(folders[ref], expected[ref]) for ref in refs]
+            return SleepingPredictor(cards, seconds=settings.sleep_ms / 1000, batch_size=settings.batch_size)
         choices = self._choices(expected)
         if settings.spare_torch and self._device == "cpu" and settings.backend in ("auto", "openvino"):
             models = [(artifact.card_of(folders[ref], expected[ref]), expected[ref], folders[ref]) for ref in refs]

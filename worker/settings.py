@@ -183,6 +183,12 @@ class WorkerSettings(StorageSettings):
     test_build: bool = Field(False, description="Marks a test build; never set it in production.")
     failpoints: str = Field("", description="Crash points of a test build; refused without TAGMILL_TEST_BUILD.")
 
+    sleep_ms: float = Field(
+        0,
+        ge=0,
+        description="A test build's models sleep so long for a picture and compute nothing; refused without it.",
+    )
+
     @field_validator("allow_cidrs", "deny_cidrs", "allow_ports", "devices", mode="before")
     @classmethod
     def _commas(cls, value: object) -> object:
@@ -210,6 +216,8 @@ class WorkerSettings(StorageSettings):
     def _consistent(self) -> Self:
         if self.failpoints and not self.test_build:
             raise ValueError("TAGMILL_FAILPOINTS is set, but this is no test build: unset it")
+        if self.sleep_ms and not self.test_build:
+            raise ValueError("TAGMILL_SLEEP_MS is set, but this is no test build: unset it")
         if not self.devices:
             raise ValueError("TAGMILL_DEVICES names no device")
         return self

@@ -192,6 +192,8 @@ def test_failures_by_code_and_host_and_their_retry(browse: Browse, owner_db: Dat
 def test_the_gallery_filters(browse: Browse, owner_db: Database, account: TestAccount) -> None:
     job = submitted(owner_db, account, urls("a", "b", "c"))
     settle(owner_db, str(job), {0: None, 1: "http_404"})
+    with owner_db.transaction() as session:
+        session.execute(text("UPDATE jobs SET state = 'running', settled_at = NULL"))
     browser = browse("viewer")
 
     def shown(query: str) -> int:

@@ -67,6 +67,9 @@ def test_items_by_page_outcome_and_code(client: FlaskClient, owner_db: Database)
     assert ids("outcome=failed") == ["c1", "c2", "c3"]
     assert ids("outcome=done") == ["c0"]
     assert ids("outcome=cancelled") == ["c4"]
+    assert ids("outcome=open") == []  # nothing is looked for in a job that has ended
+    with owner_db.transaction() as session:
+        session.execute(text("UPDATE jobs SET state = 'running', settled_at = NULL"))
     assert ids("outcome=open") == ["c5"]
     assert ids("code=http_404") == ["c1", "c3"]
     assert ids("outcome=done&code=http_404") == []

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from worker import sandbox_child
 from worker.sandbox_child import Normalising
 
 
@@ -173,6 +174,19 @@ def nest() -> None:
     header = b"[" * 60_000
     os.write(3, b"D" + len(header).to_bytes(4, "big") + bytes(4) + header)
     time.sleep(60)
+
+
+def answer_twice() -> str:
+    """An answer to nobody, some time after the one that is asked for."""
+    read = sandbox_child.receive
+
+    def late(size: int) -> bytes | None:
+        time.sleep(0.1)
+        sandbox_child.send(b"D", {"width": 1, "height": 1, "format": "PNG", "seconds": 0.1}, b"\xff\xd8\xff")
+        return read(size)
+
+    sandbox_child.receive = late
+    return "ours"
 
 
 def print_something() -> str:

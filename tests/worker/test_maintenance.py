@@ -130,7 +130,7 @@ def test_a_failing_duty_is_tried_again_and_logged_once() -> None:
     counters = Counters()
     with capture_logs() as lines:
         keep(Duty("reap", 0.001, duty), stop, counters)
-    assert counters.snapshot() == {"reap": 7}
+    assert counters.snapshot()["reap"] == 7
     assert [line["duty"] for line in lines] == ["reap"]
 
 

@@ -420,6 +420,33 @@ def test_a_picture_that_needs_more_memory_than_there_is() -> None:
     assert isinstance(after, Normalised)
 
 
+def test_what_a_process_says_unasked_is_no_answer_to_the_next_picture(hooks: Path) -> None:
+    async def use(normaliser: Normaliser) -> tuple[Any, Any]:
+        await normaliser.call_hook("answer_twice")
+        async with asyncio.timeout(30):
+            while normaliser.pids:
+                await asyncio.sleep(0.02)
+        return await normaliser.normalise(GOOD), await normaliser.normalise(GOOD)
+
+    for result in in_pool(use, hooks=hooks):
+        assert isinstance(result, Normalised)
+        assert result.width == 400
+
+
+def test_a_picture_and_a_working_copy_larger_than_the_pipes_come_through() -> None:
+    noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (1600, 1600, 3), dtype=np.uint8))
+    data = encoded(noise, "PNG")
+    assert len(data) > 2**22
+
+    async def use(normaliser: Normaliser) -> list[Any]:
+        return await asyncio.gather(*(normaliser.normalise(data) for _ in range(3)))
+
+    for result in in_pool(use, short_side=1600, quality=100):
+        assert isinstance(result, Normalised)
+        assert len(result.work) > 2**20
+        assert picture_of(result).size == (1600, 1600)
+
+
 def test_a_cancelled_wait_frees_its_process(hooks: Path) -> None:
     async def use(normaliser: Normaliser) -> Any:
         hanging = asyncio.create_task(normaliser.call_hook("hang"))
