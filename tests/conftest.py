@@ -1,6 +1,7 @@
 """Fixtures that every test package uses: real Postgres and Valkey, a fresh database per test, an account."""
 
 import itertools
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ import redis
 from db import accounts, migrate
 from db.session import API_ROLE, WORKER_ROLE, Database
 from worker.embedded import EmbeddedPostgres, EmbeddedValkey
+
+# A shell that starts us in the background has Ctrl-C ignored, and so would everything that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TEMPLATE = "tagmill_template"
 _numbers = itertools.count(1)

@@ -88,7 +88,7 @@ def test_leases_are_kept_on(
     db: Database, owner_db: Database, database_url: str, account: TestAccount, trouble: Trouble
 ) -> None:
     chunk = leased(owner_db, account.id)
-    leases = Leases(db, 0.3, step_s=600)
+    leases = Leases(db, 1.0, step_s=600)
     leases.add(chunk)
     with LeaseKeeper(leases):
         with trouble(database_url, "chunks"):
