@@ -45,7 +45,8 @@ def press(page: Any, key: str) -> None:
 
 def start(page: Any, how: str) -> None:
     page.goto("/console/review")
-    page.get_by_role("button", name=how).click()
+    with page.expect_navigation():
+        page.get_by_role("button", name=how).click()
     page.wait_for_load_state("networkidle")
 
 
@@ -152,7 +153,8 @@ def test_on_a_phone(visit: Visit, waiting: None, owner_db: Database) -> None:
     fits()
     page.goto("/console/review")
     fits()
-    page.get_by_role("button", name="One by one").tap()
+    with page.expect_navigation():
+        page.get_by_role("button", name="One by one").tap()
     page.wait_for_load_state("networkidle")
     fits()
     page.get_by_role("button", name="Reject", exact=False).tap()
@@ -161,8 +163,10 @@ def test_on_a_phone(visit: Visit, waiting: None, owner_db: Database) -> None:
     with page.expect_navigation():
         page.locator(".chip").first.tap()
     assert said(owner_db)["a"] == "reject"
-    page.get_by_role("button", name="Give back").tap()
-    page.get_by_role("button", name="A grid of 24").tap()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Give back").tap()
+    with page.expect_navigation():
+        page.get_by_role("button", name="A grid of 24").tap()
     page.wait_for_load_state("networkidle")
     fits()
     page.locator("#grid img").first.tap()

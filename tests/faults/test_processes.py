@@ -123,7 +123,7 @@ def test_worker_dies_at_every_failpoint(system: System, tmp_path: Path) -> None:
     system.end(system.role("worker"))
     system.start("worker", TAGMILL_FAILPOINTS=",".join(f"{p}={m}" for p, m in zip(points, markers, strict=True)))
     job = system.submit(48)
-    system.settle(job, timeout=90)
+    system.settle(job, timeout=240)
     assert [marker.name for marker in markers if not marker.exists()] == []
 
 
