@@ -81,7 +81,12 @@ def _workers(folder: Path, count: int, turn: int) -> float:
 
 
 def _crawlers(folder: Path, count: int, turn: int) -> float:
-    settings = {"TAGMILL_FETCH_PER_HOST": str(IN_FLIGHT), "TAGMILL_FETCH_CONCURRENCY": str(IN_FLIGHT)}
+    settings = {
+        "TAGMILL_FETCH_PER_HOST": str(IN_FLIGHT),
+        "TAGMILL_FETCH_CONCURRENCY": str(IN_FLIGHT),
+        # All pictures are on one host: those that wait longer for it than this would be put off, to be polite.
+        "TAGMILL_HOST_WAIT_S": "600",
+    }
     with (
         serving(folder, latency_ms=LATENCY_MS) as port,
         running({**_access(port), **settings}, with_models=False) as system,

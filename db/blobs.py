@@ -1,20 +1,23 @@
 """The blob store: immutable bytes under content-addressed keys, in a local folder (also a network file system).
 
-A blob appears whole or not at all: temporary file, fsync, rename. Keys are made by `raw_key`, `work_key` and
-`manifest_key`.
+A blob appears whole or not at all: temporary file, flush, rename, flush (db/flushing.py). Keys are made by `raw_key`,
+`work_key` and `manifest_key`.
 """
 
 import hashlib
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from db.errors import BadBlobKey, BlobMissing, BlobTooLarge
+from db.flushing import Flushing
 
 _KEY: Final = re.compile(
     r"(raw|work)/[0-9]{1,19}/[0-9a-f]{2}/[0-9a-f]{64}(\.jpg)?|manifests/[0-9a-f]{2}/[0-9a-f]{64}\.json"
@@ -53,20 +56,39 @@ class LocalBlobs:
         self.root = root
         self._temporary = root / "tmp"
         self._temporary.mkdir(parents=True, exist_ok=True)
+        self._flushing = Flushing(self._temporary)
+        self._mark = secrets.token_hex(8)
+        self._count = count()
 
     def put(self, key: str, data: bytes) -> None:
-        """Store `data`; it is on the disk before this returns."""
-        target = self._path(key)
-        handle, name = tempfile.mkstemp(dir=self._temporary)
+        """Store `data`; it is on the disk, and its name too, before this returns."""
+        self.put_many([(key, data)])
+
+    def put_many(self, blobs: Iterable[tuple[str, bytes]]) -> None:
+        """Store all of them, at hardly more cost than one; they are on the disk, and their names too, before this
+        returns. After an error any of them may be there."""
+        named = [(str(self._path(key)), data) for key, data in blobs]
+        temporary: list[str] = []
+        whole = self._flushing.open()
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            self._publish(Path(name), target)
+            with ExitStack() as files:
+                handles = [self._written(data, temporary, files) for _, data in named]
+                # Before they get their names: a blob that a row has named may be replaced by the same bytes.
+                self._flushing.flush(whole, handles)
+            changed = {
+                folder
+                for name, (target, _) in zip(temporary, named, strict=True)
+                for folder in self._publish(name, target)
+            }
+            with ExitStack() as folders:
+                self._flushing.flush(whole, [_opened(folder, folders) for folder in changed])
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            for name in temporary:
+                with suppress(FileNotFoundError):
+                    os.unlink(name)
             raise
+        finally:
+            os.close(whole)
 
     def put_raw(self, account_id: int, chunks: Iterable[bytes], max_bytes: int) -> tuple[str, bytes, int]:
         """Store an upload as it streams in: (key, SHA-256, bytes). BlobTooLarge beyond `max_bytes`."""
@@ -96,13 +118,10 @@ class LocalBlobs:
 
     def place(self, staged: Iterable[Staged]) -> None:
         """Put what was kept aside under its keys, for good."""
-        folders = set()
-        for each in staged:
-            target = self._path(each.key)
-            self._publish(each.path, target)
-            folders.add(target.parent)
-        for folder in folders:
-            _flush_folder(folder)
+        changed = {folder for each in staged for folder in self._publish(str(each.path), str(self._path(each.key)))}
+        with ExitStack() as folders:
+            for folder in changed:
+                os.fsync(_opened(folder, folders))
 
     def discard(self, staged: Iterable[Staged]) -> None:
         """Remove what was kept aside and not placed."""
@@ -168,19 +187,32 @@ class LocalBlobs:
             raise BadBlobKey("not a blob key")
         return self.root / key
 
-    @staticmethod
-    def _publish(temporary: Path, target: Path) -> None:
+    def _written(self, data: bytes, names: list[str], files: ExitStack) -> int:
+        """The open temporary file with `data`; its name is added to `names`, its end left to `files`."""
+        # Unlike any of another process, of another machine, or of one that this was forked from.
+        name = f"{self._temporary}/{self._mark}-{os.getpid()}-{next(self._count)}"
+        handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        files.callback(os.close, handle)
+        names.append(name)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(handle, rest) :]
+        return handle
+
+    def _publish(self, temporary: str, target: str) -> list[str]:
+        """Give it its name; the folders to flush, so that the name survives a power cut."""
+        folder = os.path.dirname(target)
         try:
-            temporary.replace(target)
+            os.replace(temporary, target)
         except FileNotFoundError:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary.replace(target)
+            os.makedirs(folder, exist_ok=True)
+            os.replace(temporary, target)
+            inner = Path(folder).relative_to(self.root)
+            return [folder, *(str(self.root / outer) for outer in inner.parents)]
+        return [folder]
 
 
-def _flush_folder(folder: Path) -> None:
-    """Make a rename in this folder survive a power cut: an upload is accepted only after that."""
+def _opened(folder: str, until: ExitStack) -> int:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    until.callback(os.close, handle)
+    return handle

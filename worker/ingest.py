@@ -36,6 +36,7 @@ from worker.reuse import Reuse, may_reuse
 from worker.sandbox import Normalised, NormaliseFailure, Normaliser
 from worker.sandbox_frames import FACTS
 from worker.settings import WorkerSettings
+from worker.shelf import Shelf
 
 T = TypeVar("T")
 # Pauses are rounded up to these, so that a chunk with many paused hosts leaves a few chunks behind, not hundreds.
@@ -98,6 +99,7 @@ class Ingest:
         self._in_hand = Places(settings.ingest_in_hand)
         self._budget = ByteBudget(settings.ingest_in_hand_mb * 2**20)
         self._threads = ThreadPoolExecutor(settings.blob_threads, "blobs")
+        self._shelf = Shelf(blobs, self._in_thread)
 
     def close(self) -> None:
         """Let the blob threads end."""
@@ -235,7 +237,7 @@ class Ingest:
         # Named by the copy's own bytes: other limits or another encoder never overwrite what a row has pinned.
         key = work_key(chunk.account_id, work_sha256)
         with Stopwatch(self._counters, "blob_s"):
-            await self._in_thread(partial(self._blobs.put, key, made.work))
+            await self._shelf.put(key, made.work, urgent=_urgent(chunk))
         failpoints.hit("after_blob_put")
         self._counters.add(pictures=1, normalise_s=made.seconds, sandbox_wait_s=waited - made.seconds)
         image = _record(sha256, len(data), key, work_sha256, made)

@@ -6,7 +6,7 @@ import io
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -235,13 +235,13 @@ def test_a_lost_lease_writes_nothing(line: Line) -> None:
     class Losing(LocalBlobs):
         """Loses the lease while the first working copy is written."""
 
-        def put(self, key: str, data: bytes) -> None:
+        def put_many(self, blobs: Iterable[tuple[str, bytes]]) -> None:
             run_sql(
                 line.database,
                 "UPDATE chunks SET owner = gen_random_uuid(), fence = fence + 1, lease_until = now() + interval '1 h'"
                 " WHERE fence = 1",
             )
-            super().put(key, data)
+            super().put_many(blobs)
             run_sql(
                 line.database, "UPDATE chunks SET state = 'done', owner = NULL, lease_until = NULL, finished_at = now()"
             )
@@ -255,7 +255,7 @@ def test_a_full_disk_costs_no_attempt(line: Line) -> None:
     line.submit(["1.png"])
 
     class Full(LocalBlobs):
-        def put(self, key: str, data: bytes) -> None:
+        def put_many(self, blobs: Iterable[tuple[str, bytes]]) -> None:
             raise OSError(28, "No space left on device")
 
     line.crawl(Full(line.folder / "blobs"))
@@ -270,11 +270,12 @@ def test_a_chunk_on_its_last_chance_goes_alone(line: Line) -> None:
     beside: list[int] = []
 
     class Looking(LocalBlobs):
-        def put(self, key: str, data: bytes) -> None:
-            width = Image.open(io.BytesIO(data)).width
-            if 28 <= width < 36:  # one of the suspect's own, 8.png to 15.png
-                beside.append(len(rows(line.database, "SELECT 1 FROM chunks WHERE state = 'leased'")))
-            super().put(key, data)
+        def put_many(self, blobs: Iterable[tuple[str, bytes]]) -> None:
+            for _, data in blobs:
+                width = Image.open(io.BytesIO(data)).width
+                if 28 <= width < 36:  # one of the suspect's own, 8.png to 15.png
+                    beside.append(len(rows(line.database, "SELECT 1 FROM chunks WHERE state = 'leased'")))
+            super().put_many(blobs)
 
     line.crawl(Looking(line.folder / "blobs"))
     assert line.outcomes(job) == [None] * 24
