@@ -11,11 +11,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from worker import sandbox_child
-from worker.sandbox_child import Normalising
+from worker.sandbox_child import Answer, Normalising
 
 
 def _tried(action: Callable[[], Any]) -> str:
@@ -165,7 +165,11 @@ def usurp() -> str:
     """From now on every picture is answered with a lie in its facts."""
     work = b"\xff\xd8\xff"
     header = {"width": 1, "height": 1, "format": "PNG", "sharpness": 1e300, "seconds": 0.1}
-    Normalising.__call__ = lambda self, data: (b"D", header, work)  # type: ignore[method-assign]
+
+    def lies(self: Normalising, data: bytes, wanted: Collection[str] = ()) -> Answer:
+        return b"D", header, work
+
+    Normalising.__call__ = lies  # type: ignore[method-assign]
     return "ours"
 
 

@@ -372,6 +372,7 @@ def test_a_process_that_lies_about_a_picture_is_replaced(hooks: Path) -> None:
     assert taken_over == "ours"
     assert isinstance(lie, NormaliseFailure)
     assert lie.code == "decoder_crashed"
+    assert "makes no sense" in lie.detail, "refused for what it said, not because it failed to say it"
     assert isinstance(after, Normalised)
 
 
