@@ -117,7 +117,7 @@ def read(call: Call, appeal_id: UUID) -> Response:
 def withdraw(call: Call, appeal_id: UUID) -> Response:
     """Nobody decides on it any more. Withdrawing twice changes nothing; an appeal that was decided is a conflict."""
     with call.transaction() as session:
-        row = appeals.withdraw(session, call.account_id, appeal_id, actor=_actor(call))
+        row = appeals.withdraw(session, call.account_id, appeal_id, actor=call.actor)
         (shown,) = _out(call, session, [row])
     return json_answer(shown)
 
@@ -159,14 +159,9 @@ def _grounds(call: Call) -> Grounds:
 
 
 def _opened(call: Call, session: Session, item: ItemView, moderation_id: UUID | None, grounds: Grounds) -> Response:
-    row = appeals.start(session, call.account_id, item, grounds, actor=_actor(call), moderation_id=moderation_id)
+    row = appeals.start(session, call.account_id, item, grounds, actor=call.actor, moderation_id=moderation_id)
     (shown,) = _out(call, session, [row])
     return json_answer(shown, 201, {"Location": shown.url})
-
-
-def _actor(call: Call) -> str:
-    assert call.principal is not None
-    return f"key:{call.principal.key_id}"
 
 
 def _out(call: Call, session: Session, rows: list[AppealRow]) -> list[AppealOut]:

@@ -24,7 +24,7 @@ from api.bank_schemas import (
     MatchesPage,
     MatchOut,
 )
-from api.banks import BODY_ERRORS, actor, change_out, routes, zoned
+from api.banks import BODY_ERRORS, change_out, routes, zoned
 from api.errors import Fault, Problem
 from api.routing import Answer, Call, Parameters
 from api.small_body import checked, small_json
@@ -121,7 +121,7 @@ def add(call: Call, bank_id: UUID) -> Response:
             sha256=picture.sha256 if picture else None,
             **asked.model_dump(exclude={"pdq", "item_id"}),
         )
-        entry, change_id = bank_entries.add(session, call.account_id, bank_id, new, actor(call))
+        entry, change_id = bank_entries.add(session, call.account_id, bank_id, new, call.actor)
         bank = banks.read(session, call.account_id, bank_id)
         change = bank_changes.read(session, call.account_id, bank_id, change_id)
     # After the entry is there for those that match: a look at all pictures takes its time.
@@ -165,7 +165,7 @@ def change(call: Call, bank_id: UUID, entry_id: UUID) -> Response:
     asked = checked(EntryChangeIn, {} if body is None else body)
     values = asked.model_dump(include=asked.model_fields_set)
     with call.transaction() as session:
-        entry, change_id = bank_entries.change(session, call.account_id, bank_id, entry_id, actor(call), **values)
+        entry, change_id = bank_entries.change(session, call.account_id, bank_id, entry_id, call.actor, **values)
         return json_answer(EntryChangedOut(entry=entry_out(entry), change=_change(session, call, bank_id, change_id)))
 
 
@@ -180,7 +180,7 @@ def change(call: Call, bank_id: UUID, entry_id: UUID) -> Response:
 def remove(call: Call, bank_id: UUID, entry_id: UUID) -> Response:
     """What it had decided is decided again without it; decisions of the past keep naming it."""
     with call.transaction() as session:
-        change_id = bank_entries.remove(session, call.account_id, bank_id, entry_id, actor(call))
+        change_id = bank_entries.remove(session, call.account_id, bank_id, entry_id, call.actor)
         return json_answer(_change(session, call, bank_id, change_id))
 
 
@@ -196,7 +196,7 @@ def release(call: Call, bank_id: UUID, entry_id: UUID) -> Response:
     """It counts again, also for what came meanwhile. What it had hit until now is no reason for another quarantine. Of
     a `wide` entry it says that somebody has looked: it is `on` again, and nothing follows (`change` is null)."""
     with call.transaction() as session:
-        entry, change_id = bank_entries.release(session, call.account_id, bank_id, entry_id, actor(call))
+        entry, change_id = bank_entries.release(session, call.account_id, bank_id, entry_id, call.actor)
         return json_answer(EntryChangedOut(entry=entry_out(entry), change=_change(session, call, bank_id, change_id)))
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from api.answers import json_answer
 from api.bank_schemas import ImportedOut
-from api.banks import actor, change_out, routes
+from api.banks import change_out, routes
 from api.errors import MAX_FAULTS, Fault, Problem
 from api.routing import Answer, Call, Parameters
 from api.schemas import FaultOut
@@ -57,7 +57,7 @@ def import_(call: Call, bank_id: UUID) -> Response:
     with spooled(call.house.blobs, request, call.settings, MAX_BYTES) as body:
         new, gone, faults, failed = rows(form, body.file)
     with call.transaction() as session:
-        done = bank_entries.add_many(session, call.account_id, bank_id, new, actor(call), gone=gone)
+        done = bank_entries.add_many(session, call.account_id, bank_id, new, call.actor, gone=gone)
         change = None
         if done.change_id is not None:
             change = change_out(bank_changes.read(session, call.account_id, bank_id, done.change_id))

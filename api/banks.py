@@ -26,12 +26,6 @@ routes = Routes(
 )
 
 
-def actor(call: Call) -> str:
-    """Who asks, as decisions and the audit log name it."""
-    assert call.principal is not None
-    return f"key:{call.principal.key_id}"
-
-
 def zoned(when: datetime | None) -> datetime | None:
     """The time as it is answered: in UTC."""
     return None if when is None else when.astimezone(UTC)
@@ -91,7 +85,7 @@ def create(call: Call) -> Response:
     body, _ = small_json(call)
     asked = checked(BankIn, {} if body is None else body)
     with call.transaction() as session:
-        made = banks.create(session, call.account_id, **asked.model_dump(), actor=actor(call))
+        made = banks.create(session, call.account_id, **asked.model_dump(), actor=call.actor)
         answer = _out(made, {})
     return json_answer(answer, 201, {"Location": f"{call.settings.public_url}/v1/banks/{made.id}"})
 
@@ -126,7 +120,7 @@ def change(call: Call, bank_id: UUID) -> Response:
     asked = checked(BankChangeIn, {} if body is None else body)
     with call.transaction() as session:
         values = asked.model_dump(include=asked.model_fields_set)
-        bank = banks.change(session, call.account_id, bank_id, actor(call), **values)
+        bank = banks.change(session, call.account_id, bank_id, call.actor, **values)
         return json_answer(_out(bank, banks.states(session, bank.id)))
 
 
@@ -141,7 +135,7 @@ def change(call: Call, bank_id: UUID) -> Response:
 def remove(call: Call, bank_id: UUID) -> Response:
     """With its entries. What they had decided is decided again without them; decisions of the past keep naming them."""
     with call.transaction() as session:
-        change_id = banks.remove(session, call.account_id, bank_id, actor(call))
+        change_id = banks.remove(session, call.account_id, bank_id, call.actor)
         return json_answer(change_out(bank_changes.read(session, call.account_id, bank_id, change_id)))
 
 

@@ -19,7 +19,7 @@ from api.webhook_schemas import (
     RedeliveredOut,
     RedeliverIn,
 )
-from api.webhooks import BODY_ERRORS, actor, delivery_out, routes
+from api.webhooks import BODY_ERRORS, delivery_out, routes
 from db import deliveries
 
 
@@ -84,7 +84,7 @@ def read(call: Call, webhook_id: UUID, event_id: UUID) -> Response:
 def redeliver(call: Call, webhook_id: UUID, event_id: UUID) -> Response:
     """Under the same `webhook-id`, with the whole schedule before it. A disabled webhook is a conflict."""
     with call.transaction() as session:
-        found = deliveries.redeliver(session, call.account_id, webhook_id, event_id, actor=actor(call))
+        found = deliveries.redeliver(session, call.account_id, webhook_id, event_id, actor=call.actor)
         return json_answer(DeliveryOut.model_validate(delivery_out(found)), 202)
 
 
@@ -102,5 +102,5 @@ def redeliver_since(call: Call, webhook_id: UUID) -> Response:
     body, _ = small_json(call)
     asked = checked(RedeliverIn, {} if body is None else body)
     with call.transaction() as session:
-        queued = deliveries.redeliver_since(session, call.account_id, webhook_id, asked.since, actor=actor(call))
+        queued = deliveries.redeliver_since(session, call.account_id, webhook_id, asked.since, actor=call.actor)
     return json_answer(RedeliveredOut(queued=queued), 202)

@@ -10,7 +10,6 @@ from api import paging
 from api.answers import json_answer
 from api.console.pictures import small
 from api.errors import Fault, Problem
-from api.reviews import actor
 from api.routing import Answer, Call, Parameters, Routes
 from api.schemas import ItemOut, ItemsPage
 from db import items, jobs, review_exposure, veils
@@ -140,7 +139,7 @@ def clear_thumbnail(call: Call, item_id: str) -> Response:
         if item.facts is not None:
             seen = Shown(bytes.fromhex(item.facts["sha256"]), item.moderation)
             limit = call.settings.review_exposure_limit
-            review_exposure.count(session, call.account_id, actor(call), [seen], limit=limit)
+            review_exposure.count(session, call.account_id, call.actor, [seen], limit=limit)
     answer = _picture(picture, veiled=False)
     answer.headers["Cache-Control"] = "no-store"
     return answer

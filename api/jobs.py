@@ -111,7 +111,7 @@ def cancel(call: Call, job_id: UUID) -> Response:
     """Nothing new is begun; items never reached get the outcome `cancelled`. Cancelling twice changes nothing; a
     finished job is a conflict."""
     with call.transaction() as session:
-        job = jobs.cancel(session, call.account_id, job_id, actor=_actor(call))
+        job = jobs.cancel(session, call.account_id, job_id, actor=call.actor)
         return json_answer(job_out(call, job, progress(session, job_id)))
 
 
@@ -137,16 +137,11 @@ def retry(call: Call, job_id: UUID, query: RetryQuery) -> Response:
     codes = _codes(call, query)
     with call.transaction() as session:
         put_back = retries.retry(
-            session, call.account_id, job_id, codes, chunk_size=call.settings.chunk_size, actor=_actor(call)
+            session, call.account_id, job_id, codes, chunk_size=call.settings.chunk_size, actor=call.actor
         )
         job = jobs.get(session, call.account_id, job_id)
         answer = RetryOut(requeued=put_back, job=job_out(call, job, progress(session, job_id)))
     return json_answer(answer, 202)
-
-
-def _actor(call: Call) -> str:
-    assert call.principal is not None
-    return f"key:{call.principal.key_id}"
 
 
 def _codes(call: Call, query: RetryQuery) -> list[str] | None:

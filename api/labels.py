@@ -137,13 +137,12 @@ def _one(call: Call, session: Session, row: dict[str, Any], known: Vocabularies)
 
 
 def _say(call: Call, session: Session, about: Subject, sent: LabelsIn, known: Vocabularies) -> None:
-    assert call.principal is not None
     if about.model not in known:
         known[about.model] = labels.vocabulary(session, about.model)
     own = [group for group in sent.groups if group not in known[about.model]]
     used = labels.kinds(session, about.account_id, own)
     words = labels.said(sent.groups, known[about.model], new=sent.new, used=used)
-    labels.record(session, about, words, source=sent.source, actor=f"key:{call.principal.key_id}", comment=sent.comment)
+    labels.record(session, about, words, source=sent.source, actor=call.actor, comment=sent.comment)
 
 
 def _answer(session: Session, about: Subject) -> Response:

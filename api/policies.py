@@ -83,7 +83,7 @@ def create(call: Call) -> Response:
     What says the same as the newest version is that version. A bad policy is refused, with the line that is wrong."""
     new = _written(call)
     with call.transaction() as session:
-        row = policies.add(session, call.account_id, new, actor=_actor(call))
+        row = policies.add(session, call.account_id, new, actor=call.actor)
         answer = _one(call, session, row)
     return json_answer(answer, 201, {"Location": answer.url})
 
@@ -164,7 +164,7 @@ def activate(call: Call, policy_name: str, policy_version: int) -> Response:
     """The version that was active before is retired. New jobs are decided by this one; what was decided stays, unless
     a replay decides it again. To go back, activate the older version."""
     with call.transaction() as session:
-        row = policies.activate(session, call.account_id, policy_name, policy_version, actor=_actor(call))
+        row = policies.activate(session, call.account_id, policy_name, policy_version, actor=call.actor)
         return json_answer(_one(call, session, row))
 
 
@@ -179,7 +179,7 @@ def activate(call: Call, policy_name: str, policy_version: int) -> Response:
 def retire(call: Call, policy_name: str, policy_version: int) -> Response:
     """An active version can be retired where its policy is assigned nowhere."""
     with call.transaction() as session:
-        row = policies.retire(session, call.account_id, policy_name, policy_version, actor=_actor(call))
+        row = policies.retire(session, call.account_id, policy_name, policy_version, actor=call.actor)
         return json_answer(_one(call, session, row))
 
 
@@ -211,7 +211,7 @@ def assign(call: Call) -> Response:
     body, _ = small_json(call)
     asked = checked(AssignmentIn, {} if body is None else body)
     with call.transaction() as session:
-        policy_assignments.assign(session, call.account_id, asked.context, asked.policy, actor=_actor(call))
+        policy_assignments.assign(session, call.account_id, asked.context, asked.policy, actor=call.actor)
         return json_answer(_assignments(call, session))
 
 
@@ -281,8 +281,3 @@ def _assignments(call: Call, session: Session) -> AssignmentsOut:
 def _assignment(row: PolicyAssignment) -> dict[str, Any]:
     owner = "installation" if row.account_id is None else "account"
     return {**{name: getattr(row, name) for name in ("context", "policy", "actor", "created_at")}, "owner": owner}
-
-
-def _actor(call: Call) -> str:
-    assert call.principal is not None
-    return f"key:{call.principal.key_id}"

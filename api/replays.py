@@ -47,13 +47,12 @@ def create(call: Call) -> Response:
     nothing left to change."""
     body, _ = small_json(call, MAX_BODY)
     asked = checked(ReplayIn, {} if body is None else body)
-    assert call.principal is not None
     with call.transaction() as session:
         rules, document = _rules(call, session, asked)
         try:
             run = replays.enqueue(
                 session, call.account_id, asked.kind, rules, document, _window(asked, rules),
-                actor=f"key:{call.principal.key_id}",
+                actor=call.actor,
             )  # fmt: skip
         except BadSelection as error:
             raise Problem(
@@ -113,9 +112,8 @@ def read(call: Call, replay_id: UUID) -> Response:
 )
 def cancel(call: Call, replay_id: UUID) -> Response:
     """It ends within seconds. What a re-decision has written by then stays."""
-    assert call.principal is not None
     with call.transaction() as session:
-        run = replays.cancel(session, call.account_id, replay_id, actor=f"key:{call.principal.key_id}")
+        run = replays.cancel(session, call.account_id, replay_id, actor=call.actor)
         return json_answer(_out(call, run))
 
 

@@ -11,7 +11,7 @@ from api.answers import json_answer
 from api.console.pictures import HEADERS, small
 from api.errors import Fault, Problem
 from api.review_schemas import ExposureOut, GoldIn, GoldOut, GoldPage, QualityOut, SeenOut
-from api.reviews import BODY_ERRORS, actor, routes
+from api.reviews import BODY_ERRORS, routes
 from api.routing import Answer, Call, Parameters
 from api.small_body import checked, small_json
 from db import items, review_agreement, review_exposure, review_gold, review_leases, review_quality
@@ -56,7 +56,7 @@ def clear(call: Call, review_id: UUID) -> Response:
         item = _item(call, session, review_id)
         seen = Shown(bytes.fromhex((item.facts or {})["sha256"]), item.moderation)
         limit = call.settings.review_exposure_limit
-        review_exposure.count(session, call.account_id, actor(call), [seen], limit=limit)
+        review_exposure.count(session, call.account_id, call.actor, [seen], limit=limit)
     return _picture(call, item, veiled=False)
 
 
@@ -155,7 +155,7 @@ def keep(call: Call) -> Response:
     body, _ = small_json(call)
     asked = checked(GoldIn, {} if body is None else body)
     with call.transaction() as session:
-        row = review_gold.add(session, call.account_id, actor(call), asked.item_id, asked.verdict)
+        row = review_gold.add(session, call.account_id, call.actor, asked.item_id, asked.verdict)
     return json_answer(_gold(row), 201)
 
 
@@ -170,12 +170,12 @@ def keep(call: Call) -> Response:
 def forget(call: Call, gold_id: UUID) -> Response:
     """Not for reviewers; what was answered meanwhile stays."""
     with call.transaction() as session:
-        review_gold.remove(session, call.account_id, actor(call), gold_id)
+        review_gold.remove(session, call.account_id, call.actor, gold_id)
     return Response(status=204)
 
 
 def _item(call: Call, session: Session, review_id: UUID) -> ItemView:
-    task = review_leases.get(session, call.account_id, review_id, actor(call))
+    task = review_leases.get(session, call.account_id, review_id, call.actor)
     item = items.get(session, call.account_id, item_id(task.job_id, task.seq))
     if item.work_key is None or item.facts is None:
         raise NotFound("The review's picture is gone.")

@@ -5,7 +5,7 @@ from uuid import UUID
 from flask import Response
 
 from api.review_schemas import CommentIn, EscalateIn, ReviewOut, VersionIn
-from api.reviews import BODY_ERRORS, MOVE_ERRORS, actor, one, routes
+from api.reviews import BODY_ERRORS, MOVE_ERRORS, one, routes
 from api.routing import Answer, Call
 from api.small_body import checked, small_json
 from db import review_leases
@@ -25,7 +25,7 @@ def escalate(call: Call, review_id: UUID) -> Response:
     body, _ = small_json(call)
     asked = checked(EscalateIn, {} if body is None else body)
     with call.transaction() as session:
-        task = review_leases.escalate(session, call.account_id, actor(call), review_id, asked.version, asked.comment)
+        task = review_leases.escalate(session, call.account_id, call.actor, review_id, asked.version, asked.comment)
         return one(call, session, task)
 
 
@@ -43,7 +43,7 @@ def skip(call: Call, review_id: UUID) -> Response:
     asked = _version(call)
     with call.transaction() as session:
         task = review_leases.skip(
-            session, call.account_id, actor(call), review_id, asked, pause_s=call.settings.review_skip_s
+            session, call.account_id, call.actor, review_id, asked, pause_s=call.settings.review_skip_s
         )
         return one(call, session, task)
 
@@ -61,7 +61,7 @@ def release(call: Call, review_id: UUID) -> Response:
     """As if it had not been claimed."""
     asked = _version(call)
     with call.transaction() as session:
-        return one(call, session, review_leases.release(session, call.account_id, actor(call), review_id, asked))
+        return one(call, session, review_leases.release(session, call.account_id, call.actor, review_id, asked))
 
 
 @routes.route(
@@ -78,8 +78,8 @@ def comment(call: Call, review_id: UUID) -> Response:
     body, _ = small_json(call)
     asked = checked(CommentIn, {} if body is None else body)
     with call.transaction() as session:
-        task = review_leases.get(session, call.account_id, review_id, actor(call))
-        review_leases.remark(session, call.account_id, actor(call), task, asked.text)
+        task = review_leases.get(session, call.account_id, review_id, call.actor)
+        review_leases.remark(session, call.account_id, call.actor, task, asked.text)
         return one(call, session, task)
 
 

@@ -46,12 +46,6 @@ MOVE_ERRORS: Final = (*BODY_ERRORS, "not_found", "stale_review")
 routes = Routes("reviews", "Pictures that people shall look at: the queue, decisions, and how right they are.")
 
 
-def actor(call: Call) -> str:
-    """The reviewer, as decisions and the audit log name him."""
-    assert call.principal is not None
-    return f"key:{call.principal.key_id}"
-
-
 def require_curator(call: Call) -> None:
     """Problem `missing_scope` unless the key is a curator's."""
     assert call.principal is not None
@@ -131,7 +125,7 @@ def claim(call: Call) -> Response:
         found = review_leases.claim(
             session,
             call.account_id,
-            actor(call),
+            call.actor,
             count=asked.count,
             which=Filter(asked.policy, asked.reason, asked.category, asked.context),
             curator=asked.curator,
@@ -152,7 +146,7 @@ def claim(call: Call) -> Response:
 def read(call: Call, review_id: UUID) -> Response:
     """With its comments and its near-duplicates among what waits."""
     with call.transaction() as session:
-        return one(call, session, review_leases.get(session, call.account_id, review_id, actor(call)))
+        return one(call, session, review_leases.get(session, call.account_id, review_id, call.actor))
 
 
 @routes.route(
@@ -172,7 +166,7 @@ def decide(call: Call, review_id: UUID) -> Response:
         made = review_verdicts.decide(
             session,
             call.account_id,
-            actor(call),
+            call.actor,
             answer(review_id, asked),
             second_share=call.settings.review_second_share,
         )
@@ -195,7 +189,7 @@ def decide_many(call: Call) -> Response:
     answers = [answer(each.id, each, n) for n, each in enumerate(asked.decisions)]
     with call.transaction() as session:
         made = review_verdicts.decide_many(
-            session, call.account_id, actor(call), answers, second_share=call.settings.review_second_share
+            session, call.account_id, call.actor, answers, second_share=call.settings.review_second_share
         )
         refused = [
             {"id": task_id, "code": error.code, "detail": error.detail} for task_id, error in made.refused.items()
@@ -246,11 +240,11 @@ def answer(review_id: UUID, asked: AnswerIn | ReviewAnswerIn, item: int | None =
 def _undone(call: Call, ids: Sequence[UUID]) -> Response:
     settings = call.settings
     with call.transaction() as session:
-        wanted = ids or review_undo.last(session, call.account_id, actor(call), settings.review_undo_s)
+        wanted = ids or review_undo.last(session, call.account_id, call.actor, settings.review_undo_s)
         found = review_undo.undo(
             session,
             call.account_id,
-            actor(call),
+            call.actor,
             wanted,
             within_s=settings.review_undo_s,
             lease_s=settings.review_lease_s,

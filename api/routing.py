@@ -57,6 +57,12 @@ class Call:
         assert self.principal is not None, "a public route serves no account"
         return self.principal.account_id
 
+    @property
+    def actor(self) -> str:
+        """How logs and decisions name who asks."""
+        assert self.principal is not None, "a public route knows nobody"
+        return f"key:{self.principal.key_id}"
+
     def transaction(self) -> AbstractContextManager[Session]:
         """The account's transaction: row-level security shows its rows only."""
         return self.house.database.transaction(self.account_id)

@@ -159,15 +159,12 @@ def log(call: Call, run_id: UUID, query: LogQuery) -> Response:
 )
 def cancel(call: Call, run_id: UUID) -> Response:
     """Its trainer stops within seconds. Cancelling twice changes nothing; a run that has ended is a conflict."""
-    assert call.principal is not None
-    actor = f"key:{call.principal.key_id}"
     with call.transaction() as session:
-        run = training.cancel(session, run_id, actor=actor, account_id=call.account_id)
+        run = training.cancel(session, run_id, actor=call.actor, account_id=call.account_id)
         return json_answer(_one(call, session, run))
 
 
 def _enqueue(call: Call, session: Session, asked: TrainingRunIn) -> TrainingRun:
-    assert call.principal is not None
     version = asked.version or training.next_version(session, asked.name)
     faults = []
     dataset: Any = None
@@ -185,7 +182,7 @@ def _enqueue(call: Call, session: Session, asked: TrainingRunIn) -> TrainingRun:
     return training.enqueue(
         session, dataset.id, asked.name, version,
         {**asked.config.model_dump(mode="json"), "name": asked.name, "version": version},
-        init=asked.init, actor=f"key:{call.principal.key_id}", account_id=call.account_id,
+        init=asked.init, actor=call.actor, account_id=call.account_id,
     )  # fmt: skip
 
 

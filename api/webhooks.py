@@ -36,12 +36,6 @@ _COPIED = (
 )  # fmt: skip
 
 
-def actor(call: Call) -> str:
-    """Who asks, as the audit log names it."""
-    assert call.principal is not None
-    return f"key:{call.principal.key_id}"
-
-
 def delivery_out(delivery: Delivery) -> dict[str, Any]:
     """The members of a DeliveryOut."""
     copied = ("type", "state", "attempts", "code", "status", "created_at", "ended_at")
@@ -94,7 +88,7 @@ def create(call: Call) -> Response:
     check_url(call, asked.url)
     with call.transaction() as session:
         made, secret = webhooks.create(
-            session, call.account_id, asked.url, asked.types, asked.description, keys=signing, actor=actor(call)
+            session, call.account_id, asked.url, asked.types, asked.description, keys=signing, actor=call.actor
         )
         answer = _with_secret(call, session, made, secret)
     return json_answer(answer, 201, {"Location": f"{call.settings.public_url}/v1/webhooks/{made.id}"})
@@ -158,7 +152,7 @@ def change(call: Call, webhook_id: UUID) -> Response:
     if "url" in changes:
         check_url(call, asked.url)
     with call.transaction() as session:
-        changed = webhooks.update(session, call.account_id, webhook_id, actor=actor(call), **changes)
+        changed = webhooks.update(session, call.account_id, webhook_id, actor=call.actor, **changes)
         return json_answer(_one(call, session, changed))
 
 
@@ -173,7 +167,7 @@ def change(call: Call, webhook_id: UUID) -> Response:
 def delete(call: Call, webhook_id: UUID) -> Response:
     """What is being sent at this moment may still arrive."""
     with call.transaction() as session:
-        webhooks.delete(session, call.account_id, webhook_id, actor=actor(call))
+        webhooks.delete(session, call.account_id, webhook_id, actor=call.actor)
     return Response(status=204)
 
 
@@ -189,7 +183,7 @@ def rotate(call: Call, webhook_id: UUID) -> Response:
     """For 24 hours every event carries two signatures, of the new secret and of the one before; older ones end now."""
     signing = keys(call)
     with call.transaction() as session:
-        webhook, secret = webhooks.rotate(session, call.account_id, webhook_id, keys=signing, actor=actor(call))
+        webhook, secret = webhooks.rotate(session, call.account_id, webhook_id, keys=signing, actor=call.actor)
         return json_answer(_with_secret(call, session, webhook, secret))
 
 
