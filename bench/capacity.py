@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.tables import markdown, placed
+
 COSTS = Path(__file__).with_name("unit_costs.json")
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "capacity.md"
-BEGIN, END = "<!-- capacity: made by bench/capacity.py -->\n", "<!-- end of capacity -->"
 MONTH_S = 30 * 86_400
+SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 VOLUMES = (10**6, 10**8, 10**10)
 PRICES = {"core_hour": 0.04, "gb_month_ssd": 0.10, "gb_month_object": 0.02, "gb_in": 0.0}
 """Dollars, assumed: a core of a rented machine, with its 4 GB, for an hour; a GB of disk and of an object store for a
@@ -113,11 +115,7 @@ def table(needs: list[Need]) -> str:
         "first bottleneck": [each.bottleneck for each in needs],
     }
     heads = [f"10{str(round(math.log10(each.images))).translate(SUPERSCRIPT)} images a month" for each in needs]
-    lines = [["", *heads], ["---"] * (len(needs) + 1), *([name, *cells] for name, cells in rows.items())]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
-
-
-SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+    return markdown(["", *heads], [[name, *cells] for name, cells in rows.items()])
 
 
 def page_part(assumed: Assumed, prices: Mapping[str, float]) -> str:
@@ -127,10 +125,9 @@ def page_part(assumed: Assumed, prices: Mapping[str, float]) -> str:
     made = table([need(images, cost, assumed, prices) for images in VOLUMES])
     made += "\nAssumed: " + ", ".join(f"{name} {value:g}" for name, value in vars(assumed).items())
     made += "; prices in dollars: " + ", ".join(f"{name} {value:g}" for name, value in prices.items()) + ".\n"
-    made += f"\nMeasured on {known['machine']}:\n\n| unit cost | value | measured by |\n| --- | --- | --- |\n"
-    for entry in known["costs"].values():
-        made += f"| {entry['what']} | {entry['value']:g} {entry['unit']} | {entry['command']} |\n"
-    return made
+    measured = [(one["what"], f"{one['value']:g} {one['unit']}", one["command"]) for one in known["costs"].values()]
+    made += f"\nMeasured on {known['machine']}:\n\n"
+    return made + markdown(("unit cost", "value", "measured by"), measured)
 
 
 def main() -> None:
@@ -149,9 +146,7 @@ def main() -> None:
     made = page_part(Assumed(**{name: getattr(options, name) for name in vars(Assumed())}), prices)
     print(made)
     if options.write:
-        text = PAGE.read_text(encoding="utf-8")
-        before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-        PAGE.write_text(f"{before}{BEGIN}{made}{END}{after}", encoding="utf-8")
+        PAGE.write_text(placed(PAGE.read_text(encoding="utf-8"), "capacity", made), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.line import stats
-from bench.reuse import pids_of
 from bench.submit import job_of_nowhere
 from bench.system import System, cpu_seconds, running, watched
 from db.session import Database
@@ -49,7 +48,7 @@ def main() -> None:
 
 def _measure(system: System, seconds: float) -> tuple[dict[str, float], dict[str, float]]:
     """Shares of one core: by role, and by what roles count of their own."""
-    pids = pids_of(system)
+    pids = system.pids
     database = Database(system.supervisor.database_url, pool_size=1)
     counted, before, started = stats(database), cpu_seconds(pids), time.monotonic()
     time.sleep(seconds)

@@ -9,7 +9,6 @@ batcher, predictor and threads add is at most a tenth. Rounds are interleaved; C
 """
 
 import argparse
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.system import SHARED
+from bench.tables import spread
 from ml import artifact, batcher, exported, images
 from ml.batcher import Predicts
 from ml.plain_predictor import PlainPredictor
@@ -90,18 +90,16 @@ def _cpu_ms(run: Callable[[], Any]) -> float:
 
 
 def _table(ref: str, ways: Sequence[str], spent: dict[tuple[str, str], list[float]]) -> Table:
-    table = Table(title=f"{ref}: CPU ms an image, median [least–most]", title_justify="left", box=None)
+    table = Table(title=f"{ref}: CPU ms an image, median (least–most)", title_justify="left", box=None)
     table.add_column("")
     for way in ways:
         table.add_column(way, justify="right")
     for part in ("bare", "prepare", "predict", "stream"):
-        cells = [spent[way, part] for way in ways]
-        table.add_row(part, *(f"{statistics.median(c):.2f} [{min(c):.2f}–{max(c):.2f}]" for c in cells))
+        table.add_row(part, *(spread(spent[way, part], ".2f") for way in ways))
     shares = []
     for way in ways:
         rounds = zip(*(spent[way, part] for part in ("bare", "prepare", "stream")), strict=True)
-        ratios = [(bare + prepare) / stream for bare, prepare, stream in rounds]
-        shares.append(f"{statistics.median(ratios):.2f} [{min(ratios):.2f}–{max(ratios):.2f}]")
+        shares.append(spread([(bare + prepare) / stream for bare, prepare, stream in rounds], ".2f"))
     table.add_row("(bare + prepare) / stream", *shares)
     return table
 

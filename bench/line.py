@@ -4,18 +4,15 @@ python -m bench.line [--count 4000; from 16384 on, chunks have 512 pictures] [--
 """
 
 import argparse
-import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import text
 
-from bench.pictures import serving
-from bench.reuse import pids_of
-from bench.system import SHARED, System, cpu_seconds, peak_rss_mb, running, watched
+from bench.pictures import paths, serving
+from bench.system import SHARED, System, cpu_seconds, peak_rss_mb, reaching, running, submit, watched
 from db import workers
 from db.session import Database
 
@@ -25,33 +22,20 @@ def main() -> None:
     arguments.add_argument("--count", type=int, default=4000)
     arguments.add_argument("--folder", type=Path, default=SHARED / "data" / "clothing" / "images")
     options = arguments.parse_args()
-    available = sorted(path.name for path in options.folder.iterdir())
-    # A folder of fewer photos serves some of them once more, as other pictures.
-    available += [f"{available[n % len(available)]}?{n}" for n in range(options.count + 32 - len(available))]
+    available = paths(options.folder, options.count + 32)
     names, others = available[: options.count], available[options.count :]
-    with serving(options.folder) as port:
-        settings = {
-            "TAGMILL_ALLOW_CIDRS": "127.0.0.0/8",
-            "TAGMILL_ALLOW_PORTS": str(port),
-            "TAGMILL_FETCH_PER_HOST": "64",
-        }
-        with running(settings) as system:
-            _warm(system, port, others[:32] or names[:32])
-            _measure(system, port, names)
+    with serving(options.folder) as port, running(reaching(port)) as system:
+        _warm(system, port, others)
+        _measure(system, port, names)
 
 
 def _submit(system: System, port: int, names: list[str]) -> str:
-    def lines() -> Iterator[bytes]:
-        for name in names:
-            yield json.dumps({"url": f"http://127.0.0.1:{port}/{name}", "id": name}).encode() + b"\n"
-
-    answer = system.client.submit(lines, "application/x-ndjson", params={}, idempotency_key=f"bench-{time.time_ns()}")
-    return str(answer["id"])
+    return submit(system.client, ({"url": f"http://127.0.0.1:{port}/{name}", "id": name} for name in names))
 
 
 def _warm(system: System, port: int, names: list[str]) -> None:
-    """Models load at the first picture; that is paid once a process and is not what is measured. Other photos are used,
-    where there are more than asked for, because known bytes are not analysed again."""
+    """Models load at the first picture; that is paid once a process and is not what is measured. Other pictures are
+    used, because known bytes are not analysed again."""
     watched(system, _submit(system, port, names))
 
 
@@ -71,7 +55,7 @@ def _measure(system: System, port: int, names: list[str]) -> None:
     console = Console(width=110)
     database = Database(system.supervisor.database_url, pool_size=1)
     time.sleep(6)  # a heartbeat, so that the counters before are those of the warm-up
-    pids = pids_of(system)
+    pids = system.pids
     before, cpu_before = stats(database), cpu_seconds(pids)
     started = time.perf_counter()
     job_id = _submit(system, port, names)

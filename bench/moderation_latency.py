@@ -10,7 +10,6 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from rich.table import Table
 from sqlalchemy import text
 
 from bench.pictures import serving
-from bench.system import SHARED, System, running
+from bench.system import SHARED, System, reaching, running, submit
 from db import accounts
 from db.session import Database
 from worker.client import Client
@@ -74,15 +73,9 @@ def main() -> None:
     arguments.add_argument("--by-url", action="store_true", help="Single uploads are URLs too.")
     options = arguments.parse_args()
     names = sorted(path.name for path in options.folder.iterdir())
-    with serving(options.folder) as port:
-        settings = {
-            "TAGMILL_ALLOW_CIDRS": "127.0.0.0/8",
-            "TAGMILL_ALLOW_PORTS": str(port),
-            "TAGMILL_FETCH_PER_HOST": "64",
-        }
-        with running(settings) as system:
-            load = Load(options.folder, names, port if options.by_url else None)
-            _measure(system, load, options, port)
+    with serving(options.folder) as port, running(reaching(port)) as system:
+        load = Load(options.folder, names, port if options.by_url else None)
+        _measure(system, load, options, port)
 
 
 def _measure(system: System, load: Load, options: argparse.Namespace, port: int) -> None:
@@ -134,13 +127,7 @@ def _bulk_client(system: System, database: Database, other: bool) -> Client:
 
 
 def _submit(client: Client, names: list[str], port: int, count: int) -> str:
-    def lines() -> Iterator[bytes]:
-        for number in range(count):
-            url = f"http://127.0.0.1:{port}/{names[number % len(names)]}?{number}"
-            yield json.dumps({"url": url}).encode() + b"\n"
-
-    answer = client.submit(lines, "application/x-ndjson", params={}, idempotency_key=f"bench-{time.time_ns()}")
-    return str(answer["id"])
+    return submit(client, ({"url": f"http://127.0.0.1:{port}/{names[n % len(names)]}?{n}"} for n in range(count)))
 
 
 def _settled(client: Client, job: str) -> int:

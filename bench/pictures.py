@@ -66,6 +66,12 @@ async def _serve(folder: Path, *, with_etags: bool, latency_s: float) -> None:
     await loop.run_in_executor(None, sys.stdin.read)
 
 
+def paths(folder: Path, count: int) -> list[str]:
+    """So many pictures of a server of this folder. Where it has fewer files, some come again as other pictures."""
+    names = sorted(path.name for path in folder.iterdir())[:count]
+    return names + [f"{names[n % len(names)]}?{n}" for n in range(len(names), count)]
+
+
 @contextmanager
 def serving(folder: Path, *, etags: bool = False, latency_ms: int = 0) -> Iterator[int]:
     """The port on which a child process serves `folder` inside the block."""

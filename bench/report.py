@@ -2,10 +2,9 @@
 
 import os
 import platform
-import re
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.table import Table
 from bench.peers.environments import PINS
 from bench.peers.process import Turn
 from bench.systems import GOALS, SYSTEMS, Goal
+from bench.tables import markdown, placed, spread
 
 NONE = "not measured"
 ROLES = ("crawler", "worker", "api", "maintenance", "trainer", "valkey", "postgres")
@@ -78,16 +78,16 @@ def systems(found: Found) -> Rows:
         if not turns:
             rows.append((recipe.label, found.missing.get(name, NONE), NONE, ""))
             continue
-        rate, cpu = _spread([turn.rate for turn in turns], ".0f"), _spread([turn.cpu_ms for turn in turns], ".2f")
+        rate, cpu = spread([turn.rate for turn in turns], ".0f"), spread([turn.cpu_ms for turn in turns], ".2f")
         rows.append((recipe.label, rate, cpu, str(turns[0].count)))
         if "steady" in turns[0].parts:
-            steady = _spread([turn.parts["steady"] for turn in turns], ".0f")
+            steady = spread([turn.parts["steady"] for turn in turns], ".0f")
             rows.append(
                 (f"{recipe.label.partition(',')[0]}, steady: the last four fifths of its results", steady, "", "")
             )
         if "start_cpu_s" in turns[0].parts:
             less = [_startless(turn) for turn in turns]
-            rows.append((f"{recipe.label}, without its start", "", _spread(less, ".2f"), ""))
+            rows.append((f"{recipe.label}, without its start", "", spread(less, ".2f"), ""))
     return "Systems", ("system", "images/s", "CPU ms an image", "pictures a round"), rows
 
 
@@ -101,7 +101,7 @@ def goals(found: Found) -> Rows:
         reached = ""
         if counted and goal.least is not None:
             reached = "yes" if statistics.median(counted) >= goal.least else "**no**"
-        times = [_spread(values, ".2f") if values else NONE for values in (clock, cpu)]
+        times = [spread(values, ".2f") if values else NONE for values in (clock, cpu)]
         if goal.startless:
             times[0] = ""
         rows.append((goal.name if " : " in goal.name else f"Tagmill : {goal.name}", asked, *times, reached))
@@ -115,7 +115,7 @@ def roles(found: Found) -> Rows:
     for role in ROLES:
         spent = [turn.parts[f"{role}_cpu_ms"] for turn in turns if f"{role}_cpu_ms" in turn.parts]
         name = f"{role} (not counted above)" if role == "postgres" else role
-        rows.append((name, _spread(spent, ".2f") if spent else NONE))
+        rows.append((name, spread(spent, ".2f") if spent else NONE))
     return "Tagmill's CPU by role, with its children", ("role", "CPU ms an image"), rows
 
 
@@ -139,26 +139,10 @@ def write(page: Path, found: Found) -> None:
     text = page.read_text(encoding="utf-8")
     for name, part in PARTS.items():
         _, heads, rows = part(found)
-        text = _between(text, name, _markdown(heads, rows))
+        text = placed(text, name, markdown(heads, rows))
     pins = ", ".join(pin.replace("==", " ") for pin in dict.fromkeys(pin for each in PINS.values() for pin in each))
     origin = (
         f"`make bench` on {found.when}: {found.rounds} rounds, {found.count} pictures, {found.seconds / 60:.0f}"
         f" minutes. {found.machine}; {pins}.\n"
     )
-    page.write_text(_between(text, "origin", origin), encoding="utf-8")
-
-
-def _between(text: str, name: str, made: str) -> str:
-    block = re.compile(rf"(<!-- {name}: made by bench/compare\.py -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
-    assert block.search(text), f"no place for {name}"
-    return block.sub(lambda match: f"{match[1]}{made}{match[2]}", text)
-
-
-def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
-
-
-def _spread(values: Sequence[float], form: str) -> str:
-    """Median (least–most)."""
-    return f"{statistics.median(values):{form}} ({min(values):{form}}–{max(values):{form}})"
+    page.write_text(placed(text, "origin", origin), encoding="utf-8")

@@ -10,7 +10,7 @@ import argparse
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,7 +20,7 @@ from rich.table import Table
 from sqlalchemy import text
 
 from bench.pictures import serving
-from bench.system import SHARED, System, running, watched
+from bench.system import SHARED, System, reaching, running, submit, watched
 from db import accounts, registry, reruns
 from db.reruns import Selection
 from db.session import Database
@@ -36,27 +36,13 @@ def main() -> None:
     arguments.add_argument("--folder", type=Path, default=SHARED / "data" / "clothing" / "images")
     options = arguments.parse_args()
     names = sorted(path.name for path in options.folder.iterdir())[: options.count]
-    with serving(options.folder) as port:
-        settings = {
-            "TAGMILL_ALLOW_CIDRS": "127.0.0.0/8",
-            "TAGMILL_ALLOW_PORTS": str(port),
-            "TAGMILL_FETCH_PER_HOST": "64",
-        }
-        with running(settings) as system:
-            _measure(system, port, names)
+    with serving(options.folder) as port, running(reaching(port)) as system:
+        _measure(system, port, names)
 
 
 def _submit(system: System, port: int, names: list[str]) -> str:
-    def lines() -> Iterator[bytes]:
-        for name in names:
-            row = {"url": f"http://127.0.0.1:{port}/{name}", "id": name, "product_id": name[:2]}
-            yield json.dumps(row).encode() + b"\n"
-
-    params = {"analyses": "tags"}
-    answer = system.client.submit(
-        lines, "application/x-ndjson", params=params, idempotency_key=f"bench-{time.time_ns()}"
-    )
-    return str(answer["id"])
+    rows = ({"url": f"http://127.0.0.1:{port}/{name}", "id": name, "product_id": name[:2]} for name in names)
+    return submit(system.client, rows, analyses="tags")
 
 
 def _measure(system: System, port: int, names: list[str]) -> None:

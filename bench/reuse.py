@@ -8,18 +8,15 @@ instead, what looking for known pictures costs where none is: new pictures, no m
 """
 
 import argparse
-import json
-import os
-import statistics
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from bench.pictures import serving
-from bench.system import SHARED, System, cpu_seconds, running, watched
+from bench.pictures import paths, serving
+from bench.system import SHARED, System, cpu_seconds, reaching, running, submit, watched
+from bench.tables import spread
 
 QUIET_S = 10.0
 
@@ -31,73 +28,47 @@ def main() -> None:
     arguments.add_argument("--more", action="store_true")
     arguments.add_argument("--new", type=int, default=0, metavar="ROUNDS")
     options = arguments.parse_args()
-    names = sorted(path.name for path in options.folder.iterdir())
-    # A folder of fewer photos serves some of them once more, as other pictures.
-    count = options.count
-    paths = [names[n % len(names)] + ("" if n < len(names) else f"?{n // len(names)}") for n in range(count)]
-    with serving(options.folder, etags=True) as port, serving(options.folder, etags=True) as other:
-        settings = {
-            "TAGMILL_ALLOW_CIDRS": "127.0.0.0/8",
-            "TAGMILL_ALLOW_PORTS": f"{port},{other}",
-            "TAGMILL_FETCH_PER_HOST": "64",
-        }
-        with running(settings, with_models=not options.new) as system:
-            watched(system, _submit(system, port, [f"{names[0]}?warm{n}" for n in range(32)], {}))
-            if options.new:
-                _new(system, port, names, count, options.new)
-                return
-            plan = [("first", port, {}), ("second, 304", port, {})]
-            if options.more:
-                plan += [("new URLs, known bytes", other, {}), ("anew", port, {"refetch": "always"})]
-            _measure(system, [(name, at, paths, params) for name, at, params in plan])
+    names = paths(options.folder, options.count)
+    with (
+        serving(options.folder, etags=True) as port,
+        serving(options.folder, etags=True) as other,
+        running(reaching(port, other), with_models=not options.new) as system,
+    ):
+        watched(system, _submit(system, port, [f"{names[0]}?warm{n}" for n in range(32)], {}))
+        if options.new:
+            _new(system, port, names, options.new)
+            return
+        plan = [("first", port, {}), ("second, 304", port, {})]
+        if options.more:
+            plan += [("new URLs, known bytes", other, {}), ("anew", port, {"refetch": "always"})]
+        _measure(system, [(name, at, names, params) for name, at, params in plan])
 
 
-def _submit(system: System, port: int, paths: list[str], params: dict[str, str]) -> str:
-    def lines() -> Iterator[bytes]:
-        for path in paths:
-            yield json.dumps({"url": f"http://127.0.0.1:{port}/{path}", "id": path}).encode() + b"\n"
-
-    answer = system.client.submit(
-        lines, "application/x-ndjson", params=params, idempotency_key=f"bench-{time.time_ns()}"
-    )
-    return str(answer["id"])
+def _submit(system: System, port: int, names: list[str], params: dict[str, str]) -> str:
+    rows = ({"url": f"http://127.0.0.1:{port}/{name}", "id": name} for name in names)
+    return submit(system.client, rows, **params)
 
 
-def _new(system: System, port: int, names: list[str], count: int, rounds: int) -> None:
-    pids = pids_of(system)
+def _new(system: System, port: int, names: list[str], rounds: int) -> None:
+    pids = system.pids
     found: dict[str, list[dict[str, float]]] = {"if_changed": [], "always": []}
     for number in range(2 * rounds):
         refetch = ("if_changed", "always")[(number + number // 2) % 2]
-        paths = [f"{names[n % len(names)]}?new{number}-{n}" for n in range(count)]
+        fresh = [f"{name.partition('?')[0]}?new{number}-{n}" for n, name in enumerate(names)]
         before = cpu_seconds(pids)
-        watched(system, _submit(system, port, paths, {"refetch": refetch}), every_s=0.2)
+        watched(system, _submit(system, port, fresh, {"refetch": refetch}), every_s=0.2)
         after = cpu_seconds(pids)
-        found[refetch].append({role: 1000 * (after[role] - before[role]) / count for role in after})
+        found[refetch].append({role: 1000 * (after[role] - before[role]) / len(names) for role in after})
     table = Table("refetch", "crawler", "postgres", "both", title="ms of CPU a new picture, median (min–max)")
     for refetch, turns in found.items():
         columns = [[turn[role] for turn in turns] for role in ("crawler", "postgres")]
         columns.append([sum(both) for both in zip(*columns, strict=True)])
-        table.add_row(
-            refetch, *(f"{statistics.median(each):.2f} ({min(each):.2f}–{max(each):.2f})" for each in columns)
-        )
+        table.add_row(refetch, *(spread(each, ".2f") for each in columns))
     Console(width=120).print(table)
 
 
-def pids_of(system: System) -> dict[str, int]:
-    """The roles, and the servers that run for them."""
-    servers = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            name, fields = stat.read_text().partition("(")[2].rpartition(")")[::2]
-        except OSError:
-            continue
-        if int(fields.split()[1]) == os.getpid() and name in ("postgres", "valkey-server"):
-            servers[name.partition("-")[0]] = int(stat.parent.name)
-    return {**system.supervisor.pids, **servers}
-
-
 def _measure(system: System, plan: list[tuple[str, int, list[str], dict[str, str]]]) -> None:
-    pids = pids_of(system)
+    pids = system.pids
     time.sleep(3)
     before, started = cpu_seconds(pids), time.monotonic()
     time.sleep(QUIET_S)
@@ -105,15 +76,15 @@ def _measure(system: System, plan: list[tuple[str, int, list[str], dict[str, str
     spent: dict[str, dict[str, float]] = {}
     reused: dict[str, dict[str, int]] = {}
     walls: dict[str, float] = {}
-    for name, port, paths, params in plan:
+    for name, port, names, params in plan:
         before, started = cpu_seconds(pids), time.monotonic()
-        job = watched(system, _submit(system, port, paths, params), every_s=0.2)
+        job = watched(system, _submit(system, port, names, params), every_s=0.2)
         walls[name] = time.monotonic() - started
         after = cpu_seconds(pids)
         spent[name] = {role: after[role] - before[role] for role in after}
         progress = job["progress"]
         assert isinstance(progress, dict)
-        assert progress["outcomes"]["done"] == len(paths), progress
+        assert progress["outcomes"]["done"] == len(names), progress
         reused[name] = progress["reused"]
         time.sleep(1)
     _print(spent, reused, walls, idle, len(plan[0][2]))

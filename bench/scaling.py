@@ -26,7 +26,8 @@ from rich.table import Table
 from sqlalchemy import text
 
 from bench.pictures import serving
-from bench.system import SHARED, System, running, watched
+from bench.system import SHARED, System, reaching, running, submit, watched
+from bench.tables import spread
 from db.session import Database
 from ml.tiny import make_tiny
 
@@ -59,8 +60,7 @@ def main() -> None:
     for kind, by_count in found.items():
         for count, rates in by_count.items():
             share = statistics.median(rates) / (count * statistics.median(by_count[1]))
-            spread = f"{statistics.median(rates):.1f} ({min(rates):.1f}–{max(rates):.1f})"
-            table.add_row(f"{count} {kind}", spread, f"{share:.2f}")
+            table.add_row(f"{count} {kind}", spread(rates, ".1f"), f"{share:.2f}")
     console.print(table)
     ideal = f"asleep: {1000 / SLEEP_MS:.0f} pictures/s a worker, {1000 * IN_FLIGHT / LATENCY_MS:.0f} a crawler"
     console.print(f"what one could do at most, {ideal}")
@@ -76,7 +76,7 @@ def _workers(folder: Path, count: int, turn: int) -> float:
     }
     with tempfile.TemporaryDirectory() as place, serving(folder) as port:
         make_tiny(Path(place), "tags")
-        with running({**settings, **_access(port)}, artifact=Path(place)) as system:
+        with running({**settings, **reaching(port)}, artifact=Path(place)) as system:
             return _rate(system, folder, port, EACH["workers"] * count, "infer", f"w{turn}")
 
 
@@ -89,18 +89,10 @@ def _crawlers(folder: Path, count: int, turn: int) -> float:
     }
     with (
         serving(folder, latency_ms=LATENCY_MS) as port,
-        running({**_access(port), **settings}, with_models=False) as system,
+        running({**reaching(port), **settings}, with_models=False) as system,
         _more_crawlers(system, count - 1),
     ):
         return _rate(system, folder, port, EACH["crawlers"] * count, "ingest", f"c{turn}")
-
-
-def _access(port: int) -> dict[str, str]:
-    return {
-        "TAGMILL_ALLOW_CIDRS": "127.0.0.0/8",
-        "TAGMILL_ALLOW_PORTS": str(port),
-        "TAGMILL_FETCH_PER_HOST": "64",
-    }
 
 
 @contextmanager
@@ -127,17 +119,14 @@ def _rate(system: System, folder: Path, port: int, count: int, stage: str, mark:
     """Pictures a second in the middle of a job of so many."""
     names = sorted(path.name for path in folder.iterdir())
 
-    def submit(size: int, kind: str) -> str:
+    def done(size: int, kind: str) -> str:
         urls = [f"http://127.0.0.1:{port}/{names[n % len(names)]}?{mark}{kind}{n}" for n in range(size)]
-        body = [json.dumps({"url": url}).encode() + b"\n" for url in urls]
-        answer = system.client.submit(
-            lambda: iter(body), "application/x-ndjson", params={"analyses": "tags"}, idempotency_key=mark + kind
-        )
-        watched(system, str(answer["id"]))
-        return str(answer["id"])
+        job = submit(system.client, ({"url": url} for url in urls), analyses="tags")
+        watched(system, job)
+        return job
 
-    submit(16 * _chunks_to_warm(count), "warm")
-    job = submit(count, "job")
+    done(16 * _chunks_to_warm(count), "warm")
+    job = done(count, "job")
     database = Database(system.supervisor.database_url, pool_size=1)
     with database.transaction() as session:
         ends = [(float(when), int(done)) for when, done in session.execute(_ENDS, {"id": job, "stage": stage})]

@@ -18,7 +18,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.system import System, cpu_seconds, peak_rss_mb, running
+from bench.system import System, blocks, cpu_seconds, peak_rss_mb, running, send
+from bench.tables import spread
 
 FORMS = ("application/json", "application/x-ndjson", "text/csv")
 
@@ -32,25 +33,23 @@ def main() -> None:
     console = Console(width=130, highlight=False)
     # Nothing is fetched: .invalid has no address (RFC 6761), and the crawler finds that out by itself.
     with running({}, with_models=False) as system:
-        _submit(system, "application/json", _blocks("application/json", 100))
+        job_of_nowhere(system, 100, "application/json")
         before = peak_rss_mb(system.supervisor.pids["api"])
         found = {form: _measure(system, form, options.count, options.repeats) for form in FORMS}
-        table = Table("body", "MB", "URLs/s: median", "min–max", "API's CPU µs a URL", "API's peak MB", "load")
+        table = Table("body", "MB", "URLs/s: median (min–max)", "API's CPU µs a URL", "API's peak MB", "load")
         table.title = f"POST /v1/jobs, {options.count} URLs"
         for form, row in found.items():
-            rates = row["rates"]
             table.add_row(
                 form,
                 f"{row['bytes'] / 1e6:.1f}",
-                f"{statistics.median(rates):,.0f}",
-                f"{min(rates):,.0f}–{max(rates):,.0f}",
+                spread(row["rates"], ",.0f"),
                 f"{statistics.median(row['cpu_us']):.1f}",
                 f"{row['peak_mb']:.0f}",
                 f"{row['load']:.1f}",
             )
         console.print(table)
         console.print(f"API process before the first of them: {before:.0f} MB peak")
-        job = _submit(system, FORMS[1], _blocks(FORMS[1], options.count))
+        job = job_of_nowhere(system, options.count)
         _progress(console, system, job)
         system.client.cancel(job)
     if options.json:
@@ -59,11 +58,11 @@ def main() -> None:
 
 def _measure(system: System, form: str, count: int, repeats: int) -> dict[str, Any]:
     api = {"api": system.supervisor.pids["api"]}
-    blocks = _blocks(form, count)
-    found: dict[str, Any] = {"bytes": sum(map(len, blocks)), "load": os.getloadavg()[0], "rates": [], "cpu_us": []}
+    body = blocks(_body(form, count))
+    found: dict[str, Any] = {"bytes": sum(map(len, body)), "load": os.getloadavg()[0], "rates": [], "cpu_us": []}
     for _ in range(repeats):
         spent, started = cpu_seconds(api)["api"], time.perf_counter()
-        job = _submit(system, form, blocks)
+        job = send(system.client, body, form)
         found["rates"].append(count / (time.perf_counter() - started))
         found["cpu_us"].append(1e6 * (cpu_seconds(api)["api"] - spent) / count)
         system.client.cancel(job)
@@ -101,25 +100,9 @@ def _body(form: str, count: int) -> Iterator[bytes]:
             yield json.dumps({"url": url, "id": f"sku-{n}"}).encode() + b"\n"
 
 
-def _blocks(form: str, count: int) -> list[bytes]:
-    """As a client would send it: in blocks, not in thousands of tiny writes."""
-    blocks, block = [], bytearray()
-    for part in _body(form, count):
-        block += part
-        if len(block) > 65536:
-            blocks.append(bytes(block))
-            block.clear()
-    return [*blocks, bytes(block)]
-
-
-def job_of_nowhere(system: System, count: int) -> str:
+def job_of_nowhere(system: System, count: int, form: str = FORMS[1]) -> str:
     """A job whose pictures have no address: it ends by itself."""
-    return _submit(system, FORMS[1], _blocks(FORMS[1], count))
-
-
-def _submit(system: System, form: str, blocks: list[bytes]) -> str:
-    answer = system.client.submit(lambda: iter(blocks), form, params={}, idempotency_key=f"bench-{time.time_ns()}")
-    return str(answer["id"])
+    return send(system.client, blocks(_body(form, count)), form)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """A running Tagmill for benchmarks: a throw-away home, embedded servers, real roles; and what its processes cost."""
 
+import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,11 @@ class System:
     supervisor: Supervisor
     client: Client
     models: dict[str, str]
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The roles, and the servers that run for them."""
+        return {**self.supervisor.pids, **self.supervisor.server_pids}
 
 
 @contextmanager
@@ -60,37 +66,58 @@ def _activate(supervisor: Supervisor, folder: Path) -> None:
     database.dispose()
 
 
+def reaching(*ports: int) -> dict[str, str]:
+    """Settings: crawlers may ask picture servers on these ports of this machine, each for 64 pictures at once."""
+    return {
+        "TAGMILL_ALLOW_CIDRS": "127.0.0.0/8",
+        "TAGMILL_ALLOW_PORTS": ",".join(map(str, ports)),
+        "TAGMILL_FETCH_PER_HOST": "64",
+    }
+
+
+def submit(client: Client, rows: Iterable[Mapping[str, str]], **params: str) -> str:
+    """A job of these items; its id."""
+    return send(client, blocks(json.dumps(row).encode() + b"\n" for row in rows), "application/x-ndjson", params)
+
+
+def send(client: Client, body: Sequence[bytes], form: str, params: Mapping[str, str] | None = None) -> str:
+    """A job of this body; its id."""
+    key = f"bench-{time.time_ns()}"
+    return str(client.submit(lambda: iter(body), form, params=params or {}, idempotency_key=key)["id"])
+
+
+def blocks(parts: Iterable[bytes]) -> list[bytes]:
+    """As a client would send it: in blocks, not in thousands of tiny writes."""
+    made, block = [], bytearray()
+    for part in parts:
+        block += part
+        if len(block) > 65536:
+            made.append(bytes(block))
+            block.clear()
+    return [*made, bytes(block)]
+
+
 def cpu_seconds(pids: Mapping[str, int]) -> dict[str, float]:
     """User and system seconds that each role's process and all its descendants have used so far."""
-    parents: dict[int, int] = {}
-    used: dict[int, float] = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        parents[int(entry.name)] = int(fields[1])
-        # utime, stime, and those of children that have ended (recycled sandboxes)
-        used[int(entry.name)] = sum(map(int, fields[11:15])) / _TICK
+    fields = _fields()
+    parents = {pid: int(of[1]) for pid, of in fields.items()}
+    # utime, stime, and those of children that have ended (recycled sandboxes)
+    used = {pid: sum(map(int, of[11:15])) / _TICK for pid, of in fields.items()}
     return {role: sum(used[pid] for pid in _tree(root, parents)) for role, root in pids.items() if root in used}
 
 
 def descendants(root: int) -> set[int]:
     """A process and all that come from it."""
-    return _tree(root, _parents())
+    return _tree(root, {pid: int(of[1]) for pid, of in _fields().items()})
 
 
-def _parents() -> dict[int, int]:
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-    return parents
+def _fields() -> dict[int, list[str]]:
+    """What the kernel says of every process, after its name."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            found[int(entry.parent.name)] = entry.read_text().rpartition(")")[2].split()
+    return found
 
 
 def _tree(root: int, parents: Mapping[int, int]) -> set[int]:

@@ -1,6 +1,7 @@
 """bench.capacity: needs grow with the volume, the bottleneck named is what is used up, the page is the code's."""
 
-from bench.capacity import BEGIN, END, PAGE, PRICES, VOLUMES, Assumed, need, page_part, unit_costs
+from bench.capacity import PAGE, PRICES, VOLUMES, Assumed, need, page_part, unit_costs
+from bench.tables import placed
 
 COST = {
     "api_ms": 0.0, "ingest_ms": 1.0, "infer_ms": 9.0, "postgres_ms": 0.1, "row_bytes": 1000.0, "fetched_bytes": 1e4,
@@ -26,6 +27,6 @@ def test_what_is_used_up_is_named() -> None:
 
 def test_the_page_is_what_the_unit_costs_say() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    assert text.partition(BEGIN)[2].partition(END)[0] == page_part(Assumed(), PRICES)
+    assert placed(text, "capacity", page_part(Assumed(), PRICES)) == text
     needs = [need(images, unit_costs(), Assumed(), PRICES) for images in VOLUMES]
     assert needs[0].rows_tb < needs[1].rows_tb < needs[2].rows_tb

@@ -77,6 +77,11 @@ class Supervisor:
         """The process id of each role that runs now."""
         return {child.role: child.pid for child in self._children if child.pid is not None}
 
+    @property
+    def server_pids(self) -> dict[str, int]:
+        """The process id of each server that runs now, where it is one of ours."""
+        return {server.name: server.pid for server in self._services if server.pid is not None}
+
     def start(self) -> None:
         """Bring everything up, up to the start of the roles. ServiceError, DbError if something cannot."""
         self.home.take()
