@@ -8,27 +8,19 @@ from pydantic import Field
 
 from api import paging
 from api.answers import json_answer
-from api.console.pictures import small
 from api.errors import Fault, Problem
+from api.pictures import JPEG, jpeg, small, working_copy
 from api.routing import Answer, Call, Parameters, Routes
 from api.schemas import ItemOut, ItemsPage
 from db import items, jobs, review_exposure, veils
 from db.codes import CODES
-from db.errors import BlobMissing, NotFound
 from db.items import ItemView
 from db.review_exposure import Shown
 
 routes = Routes("items", "What became of each picture.")
 
-# Nobody's script may ever run from a picture, whatever a browser makes of its bytes.
-PICTURE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; sandbox",
-    "X-Content-Type-Options": "nosniff",
-    "Content-Disposition": 'inline; filename="thumbnail.jpg"',
-}
 VEILED: Final = "Tagmill-Veiled"
 VEILED_SIZE: Final = 480
-_JPEG: Final = {"image/jpeg": {"type": "string", "format": "binary"}}
 
 
 class ItemsQuery(Parameters):
@@ -99,7 +91,7 @@ def read(call: Call, item_id: str) -> Response:
     answers={
         200: Answer(
             "The picture, re-encoded by us.",
-            content=_JPEG,
+            content=JPEG,
             headers={VEILED: "`1`: grey and blurred. `0`: as it is.", "ETag": "Another one as soon as that changes."},
         ),
         304: Answer("What `If-None-Match` names is still right.", headers={VEILED: "As with 200."}),
@@ -113,10 +105,10 @@ def thumbnail(call: Call, item_id: str) -> Response:
     with call.transaction() as session:
         item = items.get(session, call.account_id, item_id)
         clear = veils.clear_for_programs(session, call.account_id, item)
-    picture = _working_copy(call, item)
-    answer = _picture(picture if clear else small(picture, VEILED_SIZE, veiled=True), veiled=not clear)
+    picture = working_copy(call.house.blobs, item)
     # A verdict may change at any time, and what a key's owner keeps is nobody else's.
-    answer.headers["Cache-Control"] = "private, no-cache"
+    answer = jpeg(picture if clear else small(picture, VEILED_SIZE, veiled=True), "private, no-cache", "thumbnail.jpg")
+    answer.headers[VEILED] = str(int(not clear))
     answer.headers["Vary"] = "Authorization"
     answer.add_etag()
     answer.make_conditional(request)
@@ -128,34 +120,21 @@ def thumbnail(call: Call, item_id: str) -> Response:
     "/v1/items/<item_id>/thumbnail",
     scope="reviews:write",
     summary="An item's picture, clear and counted",
-    answers={200: Answer("The working copy.", content=_JPEG, headers={VEILED: "`0`."})},
+    answers={200: Answer("The working copy.", content=JPEG, headers={VEILED: "`0`."})},
     errors=("not_found", "exposure_limit"),
 )
 def clear_thumbnail(call: Call, item_id: str) -> Response:
     """Whatever its verdict. Counted as seen by this key; there may be a limit for a day."""
     with call.transaction() as session:
         item = items.get(session, call.account_id, item_id)
-        picture = _working_copy(call, item)
+        picture = working_copy(call.house.blobs, item)
         if item.facts is not None:
             seen = Shown(bytes.fromhex(item.facts["sha256"]), item.moderation)
             limit = call.settings.review_exposure_limit
             review_exposure.count(session, call.account_id, call.actor, [seen], limit=limit)
-    answer = _picture(picture, veiled=False)
-    answer.headers["Cache-Control"] = "no-store"
+    answer = jpeg(picture, "no-store", "thumbnail.jpg")
+    answer.headers[VEILED] = "0"
     return answer
-
-
-def _working_copy(call: Call, item: ItemView) -> bytes:
-    if item.work_key is None:
-        raise NotFound("The item has no working copy.")
-    try:
-        return call.house.blobs.get(item.work_key)
-    except BlobMissing:
-        raise NotFound("The working copy is gone.") from None
-
-
-def _picture(data: bytes, *, veiled: bool) -> Response:
-    return Response(data, content_type="image/jpeg", headers={**PICTURE_HEADERS, VEILED: str(int(veiled))})
 
 
 def _item(call: Call, item_id: str) -> ItemView:

@@ -8,14 +8,14 @@ from flask import Response
 from pydantic import AwareDatetime, Field
 
 from api.answers import json_answer
-from api.console.pictures import HEADERS, small
 from api.errors import Fault, Problem
+from api.pictures import JPEG, jpeg, small, working_copy
 from api.review_schemas import ExposureOut, GoldIn, GoldOut, GoldPage, QualityOut, SeenOut
 from api.reviews import BODY_ERRORS, routes
 from api.routing import Answer, Call, Parameters
 from api.small_body import checked, small_json
 from db import items, review_agreement, review_exposure, review_gold, review_leases, review_quality
-from db.errors import BlobMissing, NotFound
+from db.errors import NotFound
 from db.ids import item_id
 from db.items import ItemView
 from db.review_exposure import Shown
@@ -24,7 +24,6 @@ from db.session import Session
 
 DAYS: Final = 28
 SIZE: Final = 480
-_JPEG: Final = {"image/jpeg": {"type": "string", "format": "binary"}}
 
 
 @routes.route(
@@ -32,7 +31,7 @@ _JPEG: Final = {"image/jpeg": {"type": "string", "format": "binary"}}
     "/v1/reviews/<uuid:review_id>/picture",
     scope="reviews:read",
     summary="Look at a review, veiled",
-    answers={200: Answer("Grey and blurred here; never the original.", content=_JPEG)},
+    answers={200: Answer("Grey and blurred here; never the original.", content=JPEG)},
     errors=("not_found",),
 )
 def veiled(call: Call, review_id: UUID) -> Response:
@@ -47,7 +46,7 @@ def veiled(call: Call, review_id: UUID) -> Response:
     "/v1/reviews/<uuid:review_id>/picture",
     scope="reviews:write",
     summary="Look at a review, clear",
-    answers={200: Answer("The working copy, small.", content=_JPEG)},
+    answers={200: Answer("The working copy, small.", content=JPEG)},
     errors=("not_found", "exposure_limit"),
 )
 def clear(call: Call, review_id: UUID) -> Response:
@@ -183,12 +182,7 @@ def _item(call: Call, session: Session, review_id: UUID) -> ItemView:
 
 
 def _picture(call: Call, item: ItemView, *, veiled: bool) -> Response:
-    try:
-        data = call.house.blobs.get(item.work_key or "")
-    except BlobMissing:
-        raise NotFound("The review's picture is gone.") from None
-    headers = {**HEADERS, "Cache-Control": "no-store"}
-    return Response(small(data, SIZE, veiled=veiled), content_type="image/jpeg", headers=headers)
+    return jpeg(small(working_copy(call.house.blobs, item), SIZE, veiled=veiled), "no-store")
 
 
 def _seen(row: review_exposure.Seen) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which pictures may be shown as they are, and which only veiled. The veil itself is made in `api.console.pictures`.
+"""Which pictures may be shown as they are, and which only veiled. The veil itself is made in `api.pictures`.
 
 What counts is the verdict, a person's first. People see clear what is approved and not to be looked at again; programs
 of the shop see what is approved, and what nobody ever wanted moderated.

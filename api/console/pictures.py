@@ -1,17 +1,15 @@
-"""Pictures for people: small copies of working copies, made here; grey and blurred unless there is a reason not to.
+"""Pictures for people: small copies of working copies, grey and blurred unless there is a reason not to.
 
 What a person approved or the machine let pass is shown as it is, unless somebody is to look at it again (`db.veils`).
 Everything else is veiled on the server until somebody with the role `reviewer` asks for it. A grant to see one picture
 is signed with the session's own token: it opens that picture, in that session, for ten minutes.
 """
 
-import io
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from flask import Response
-from PIL import Image, ImageFilter
 from pydantic import Field
 
 from api.answers import json_answer
@@ -19,9 +17,9 @@ from api.console import gate
 from api.console.pages import Form, PageCall, Pages, wants_json
 from api.console.rendering import inside, render
 from api.errors import Problem
+from api.pictures import jpeg, small, working_copy
 from api.routing import Parameters
 from db import items, veils
-from db.errors import BlobMissing, NotFound
 from db.items import ItemView
 from db.session import Session
 
@@ -29,19 +27,10 @@ pages = Pages("pictures")
 SIZES: Final = (96, 240, 480, 960)
 GRANT_S: Final = 600
 MAX_AT_ONCE: Final = 200
-_VEIL_PIXELS: Final = 28
-"""A veiled picture has this many different points along its longer side: shapes are left, no face and no detail is."""
 
 Counter = Callable[[PageCall, Session, Sequence[ItemView]], None]
 GRANTED: Final[list[Counter]] = []
 """Told of the pictures that somebody asks to see clear, in the transaction of the grant; a Problem refuses it."""
-
-HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; sandbox",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "private, max-age=300",
-    "Content-Disposition": 'inline; filename="picture.jpg"',
-}
 
 
 def url(item_id: str, size: int = 240, *, veil: bool = False) -> str:
@@ -81,13 +70,7 @@ def show(call: PageCall, item_id: str, query: PictureQuery) -> Response:
         item = items.get(session, call.account_id, item_id)
         clear = _granted(call, item_id, query.clear)
         clear = clear or (not query.veil and veils.clear_for_people(session, call.account_id, item))
-    if item.work_key is None:
-        raise NotFound("The item has no picture.")
-    try:
-        data = call.house.blobs.get(item.work_key)
-    except BlobMissing:
-        raise NotFound("The picture is gone.") from None
-    return Response(small(data, query.size, veiled=not clear), content_type="image/jpeg", headers=HEADERS)
+    return jpeg(small(working_copy(call.house.blobs, item), query.size, veiled=not clear), "private, max-age=300")
 
 
 def _check(size: int) -> None:
@@ -100,21 +83,6 @@ def _granted(call: PageCall, item_id: str, given: str | None) -> bool:
     if not until.isdecimal() or len(until) > 12 or int(until) < time.time():
         return False
     return gate.is_signed(mac, call.token, "clear", item_id, until)
-
-
-def small(data: bytes, size: int, *, veiled: bool) -> bytes:
-    """A JPEG of at most `size` points a side, without metadata. `data` is a working copy: a picture that we made."""
-    with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
-        picture.draft("RGB", (size, size))
-        drawn = picture.convert("RGB")
-    drawn.thumbnail((size, size), Image.Resampling.LANCZOS)
-    if veiled:
-        full = drawn.size
-        drawn.thumbnail((_VEIL_PIXELS, _VEIL_PIXELS), Image.Resampling.BOX)
-        drawn = drawn.convert("L").resize(full, Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(size / 60))
-    out = io.BytesIO()
-    drawn.save(out, "JPEG", quality=82, optimize=True)
-    return out.getvalue()
 
 
 class ClearForm(Form):

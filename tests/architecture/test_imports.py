@@ -30,7 +30,7 @@ _ALLOWED = (
     (("pyarrow",), {"api", "worker"}),
     # In db: the index of hash banks (docs/decisions/0019).
     (("numpy",), {"ml", "worker", "db"}),
-    # In api: the console makes small copies of our own working copies. No picture of others is opened there.
+    # In api: small copies are made of our own working copies. No picture of others is opened there.
     (("PIL",), {"ml", "worker", "api"}),
     # Policies are read as yaml's events, and never loaded (docs/decisions/0017).
     (("argon2", "yaml"), {"db"}),
