@@ -12,6 +12,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,13 @@ def _working_copies(folder: Path, count: int) -> list[bytes]:
 def _parts(predictor: Predicts, copies: Sequence[bytes]) -> dict[str, Callable[[], object]]:
     prepared = [predictor.prepare(data) for data in copies]
     stacked = np.stack([np.asarray(each.inputs[0]) for each in prepared])
-    (model,) = predictor._models  # type: ignore[attr-defined]
-    compiled = getattr(model, "compiled", None) or model.chosen.backend.compiled
+    (chosen,) = predictor.backends.values()
+    compiled = chosen.backend.compiled
     size = predictor.batch_size
 
     def stream() -> None:
-        source = [(at, lambda data=data: data) for at, data in enumerate(copies)]
-        for _, scores in batcher.stream(source, predictor):  # type: ignore[misc]
+        source = [(at, partial(bytes, data)) for at, data in enumerate(copies)]
+        for _, scores in batcher.stream(source, predictor):
             assert isinstance(scores, dict)
             for each in scores.values():
                 verdicts.stored(each)

@@ -1,4 +1,6 @@
-"""How far a backend's scores may be from the fp32 reference's. Imports nothing."""
+"""How far a backend's scores may be from the fp32 reference's. Imports no torch; knows no backend."""
+
+from collections.abc import Sequence
 
 from ml.card import Precision
 
@@ -13,3 +15,14 @@ def agrees(precision: Precision, gap: float, relative: float) -> bool:
     """Whether a backend that is so far from the reference may go live. A NaN is never near."""
     allowed_gap, allowed_relative = TOLERANCE[precision]
     return gap <= allowed_gap and relative <= allowed_relative
+
+
+def apart(gap: float, relative: float) -> str:
+    """The same in words, for one that may not."""
+    return f"scores differ by {gap:.2g}, logits by {relative:.2g}"
+
+
+def turns(pictures: int, sizes: Sequence[int]) -> list[int]:
+    """Which pictures of the probe go through at once, so that each batch size that a network is compiled for has its
+    turn: all of them, and the first ones again where it takes more."""
+    return [at % pictures for at in range(max(pictures, sum(sizes)))]

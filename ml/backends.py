@@ -18,14 +18,14 @@ from torch.fx.experimental.optimization import fuse
 from torch.fx.proxy import TraceError
 
 from ml import openvino_runtime
-from ml.agreement import TOLERANCE, agrees
+from ml.agreement import TOLERANCE, agrees, apart, turns
 from ml.card import Precision
 from ml.choice import Choice
 from ml.errors import BackendError
 from ml.openvino_runtime import SIZES, Compiled
 from ml.presets import Preset
 
-__all__ = ["TOLERANCE", "Backend", "Builder", "Chosen", "Reference", "agrees", "choose", "converted", "probe"]
+__all__ = ["TOLERANCE", "Backend", "Builder", "Chosen", "Reference", "choose", "converted", "probe"]
 
 Family = Literal["auto", "reference", "fused", "openvino", "cuda"]
 
@@ -143,7 +143,7 @@ def choose(
         gap, relative = reference.distance(backend, device)
         if agrees(candidate.precision, gap, relative):
             return Chosen(backend, gap, refused)
-        refused[backend.name] = f"scores differ by {gap:.2g}, logits by {relative:.2g}"
+        refused[backend.name] = apart(gap, relative)
     if family == "auto" and device.type == "cpu":
         return Chosen(reference.backend, 0.0, refused)
     code = "backend_disagrees" if any("differ" in why for why in refused.values()) else "backend_unavailable"
@@ -161,9 +161,8 @@ class Reference:
 
     def distance(self, backend: Backend, device: torch.device) -> tuple[float, float]:
         """(largest difference of a score, relative L2 difference of the logits) on the probe, in every batch size."""
-        # So many pictures that each size that the network is compiled for has its turn.
         sizes = backend.compiled.sizes if isinstance(backend, OpenVinoBackend) else ()
-        at = torch.arange(max(len(self.pictures), sum(sizes))) % len(self.pictures)
+        at = turns(len(self.pictures), sizes)
         found, expected = backend.forward(self.pictures[at].to(device)).cpu(), self.logits[at]
         gap = float((self._scores(found) - self._scores(expected)).abs().max())
         return gap, float((found - expected).norm() / expected.norm().clamp(min=1e-12))
@@ -201,9 +200,7 @@ def _candidates(
     if family == "reference" and device.type == "cpu":
         lowest = ["fp32"]
     known = [Choice(kind, at, max(SIZES)) for at in lowest for kind in kinds]
-    if remembered is None or family != "auto" or remembered.name not in {candidate.name for candidate in known}:
-        return known
-    return [remembered, *(candidate for candidate in known if candidate.name != remembered.name)]
+    return known if remembered is None or family != "auto" else remembered.before(known)
 
 
 def _folded(network: nn.Module) -> nn.Module:

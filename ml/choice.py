@@ -1,6 +1,6 @@
 """How a network is best run on a machine, as it was measured there. Imports no torch; reads no file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
@@ -26,6 +26,11 @@ class Choice:
     def sizes(self) -> tuple[int, ...]:
         """What OpenVINO compiles: short batches go through one by one."""
         return tuple(sorted({1, self.batch}))
+
+    def before(self, known: "Sequence[Choice]") -> "list[Choice]":
+        """`known`, with this one at its head in the place of its like; as they are where it has none among them."""
+        others = [each for each in known if each.name != self.name]
+        return [self, *others] if len(others) < len(known) else others
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> "Choice | None":

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ml import backends, onnx_format
+from ml.agreement import apart, turns
 from ml.artifact import Artifact
 from ml.card import ModelCard
 from ml.choice import Choice
@@ -134,19 +135,25 @@ def choose(
     data, probed = unpack(artifact)
     sizes = SIZES if remembered is None else remembered.sizes
     backend = OnnxBackend(card, data, preset, threads=threads, sizes=sizes)
-    pictures = backends.probe(preset)
-    # So many pictures that each batch size has its turn.
-    at = torch.arange(max(len(pictures), sum(backend.compiled.sizes))) % len(pictures)
+    gap, relative, near = distance(card, backend, backends.probe(preset), scores, probed)
+    if not near:
+        raise BackendError("backend_disagrees", f"{card.ref} on {backend.name}: {apart(gap, relative)} from its import")
+    return backends.Chosen(backend, gap)
+
+
+def distance(
+    card: ModelCard, backend: OnnxBackend, pictures: Tensor, scores: Callable[[Tensor], Tensor], probed: Tensor
+) -> tuple[float, float, bool]:
+    """`compare` of what the backend gives for the probe, in every batch size, with the outputs `probed` at the import.
+
+    Raises BackendError('backend_disagrees') where they have another shape.
+    """
+    at = turns(len(pictures), backend.compiled.sizes)
     found = backend.forward(pictures[at])
     if (len(pictures), *found.shape[1:]) != probed.shape:
         what = f"{card.ref} gives {tuple(found.shape[1:])} for each of the probe, expected {tuple(probed.shape)} in all"
         raise BackendError("backend_disagrees", what)
-    expected = logits(card, probed)[at]
-    gap, relative, near = compare(card, scores, found, expected)
-    if not near:
-        what = f"{card.ref} on {backend.name}: scores differ by {gap:.2g}, logits by {relative:.2g} from its import"
-        raise BackendError("backend_disagrees", what)
-    return backends.Chosen(backend, gap)
+    return compare(card, scores, found, logits(card, probed)[at])
 
 
 def compare(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ml import presets
-from ml.agreement import agrees
+from ml.agreement import agrees, apart, turns
 from ml.card import ModelCard, Precision
 from ml.choice import Choice
 from ml.errors import BackendError, PredictError
@@ -35,9 +35,10 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """How a model is run, for reports."""
+    """How a model is run."""
 
     name: str
+    compiled: Compiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,12 @@ class Chosen:
 @dataclass(frozen=True, slots=True)
 class _Loaded:
     labels: LabelSet
-    compiled: Compiled
     chosen: Chosen
     input: int
     preset: presets.Preset
 
     def scores(self, batch: npt.NDArray[np.generic]) -> Array:
-        return self.labels.plain(self.compiled.infer(batch))
+        return self.labels.plain(self.chosen.backend.compiled.infer(batch))
 
 
 class PlainPredictor:
@@ -134,10 +134,10 @@ class PlainPredictor:
 
     def _ready(self, card: ModelCard, network: Exported, threads: int, remembered: Choice | None) -> _Loaded:
         preset, labels = presets.from_card(card.preset), LabelSet(card)
-        compiled, chosen = _choose(card, labels, network, threads, remembered)
+        chosen = _choose(card, labels, network, threads, remembered)
         if preset not in self.presets:
             self.presets.append(preset)
-        return _Loaded(labels, compiled, chosen, self.presets.index(preset), preset)
+        return _Loaded(labels, chosen, self.presets.index(preset), preset)
 
 
 def cpu_has_bf16() -> bool:
@@ -145,28 +145,23 @@ def cpu_has_bf16() -> bool:
     return "BF16" in openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def _choose(
-    card: ModelCard, labels: LabelSet, network: Exported, threads: int, remembered: Choice | None
-) -> tuple[Compiled, Chosen]:
+def _choose(card: ModelCard, labels: LabelSet, network: Exported, threads: int, remembered: Choice | None) -> Chosen:
     lowest: list[Precision] = ["bf16", "fp32"] if card.precision == "bf16" and cpu_has_bf16() else ["fp32"]
     candidates = [Choice("openvino", precision, max(SIZES)) for precision in lowest]
-    if remembered is not None and remembered.family == "openvino" and remembered.precision in lowest:
-        candidates = [remembered, *(each for each in candidates if each.precision != remembered.precision)]
     refused: dict[str, str] = {}
-    for choice in candidates:
+    for choice in candidates if remembered is None else remembered.before(candidates):
         compiled = Compiled(
             network.model, network.inputs.shape[1:], choice.sizes, precision=choice.precision, threads=threads
         )
-        # So many pictures that each batch size has its turn.
-        at = np.arange(max(len(network.inputs), sum(compiled.sizes))) % len(network.inputs)
+        at = turns(len(network.inputs), compiled.sizes)
         found, expected = compiled.infer(network.inputs[at]), network.logits[at]
         if found.shape != expected.shape:
             raise BackendError("backend_disagrees", f"{card.ref} gives {found.shape}, its export {expected.shape}")
         gap = float(np.abs(labels.plain(found) - labels.plain(expected)).max())
         relative = float(np.linalg.norm(found - expected)) / max(float(np.linalg.norm(expected)), 1e-12)
         if agrees(choice.precision, gap, relative):
-            return compiled, Chosen(Backend(choice.name), gap, refused)
-        refused[choice.name] = f"scores differ by {gap:.2g}, logits by {relative:.2g}"
+            return Chosen(Backend(choice.name, compiled), gap, refused)
+        refused[choice.name] = apart(gap, relative)
     raise BackendError("backend_disagrees", "; ".join(f"{name}: {why}" for name, why in refused.items()))
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ml import architectures, backends, onnx_model, presets
+from ml.agreement import agrees, apart
 from ml.artifact import Artifact
 from ml.backends import Backend, Builder, Reference
 from ml.card import ONNX, Precision
@@ -130,14 +131,14 @@ class _Ways:
     def judge(self, choice: Choice, backend: Backend) -> tuple[float, str | None]:
         """(gap, why it may not go live)."""
         if self._onnx is not None:
-            expected = onnx_model.logits(self._card, self._onnx[1])
-            found = backend.forward(self.pictures)
-            gap, relative, near = onnx_model.compare(self._card, self._scores, found, expected)
+            assert isinstance(backend, onnx_model.OnnxBackend), "made by build"
+            _, probed = self._onnx
+            gap, relative, near = onnx_model.distance(self._card, backend, self.pictures, self._scores, probed)
         else:
             gap, relative = self._reference.distance(backend, torch.device("cpu"))
-            near = backends.agrees(choice.precision, gap, relative)
+            near = agrees(choice.precision, gap, relative)
         if not near:
-            return gap, f"scores differ by {gap:.2g}, logits by {relative:.2g}"
+            return gap, apart(gap, relative)
         if choice.precision == "bf16" and self._card.precision != "bf16":
             return gap, "the card asks for fp32"
         return gap, None

@@ -130,7 +130,7 @@ def test_torch_where_it_was_measured_to_be_faster(
     Tuned(root).remember(sha256, Choice("openvino", "fp32", 8), 1)
     plain = Predictors(auto, db, "cpu").get(wanted)
     assert isinstance(plain, PlainPredictor)
-    assert plain._models[0].compiled.sizes == (8, 1)
+    assert plain.backends["tiny-tags@1"].backend.compiled.sizes == (8, 1)
     Tuned(root).remember(sha256, Choice("fused", "fp32", 8), 1)
     torch = Predictors(auto, db, "cpu").get(wanted)
     assert isinstance(torch, Predictor)
