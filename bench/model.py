@@ -5,14 +5,13 @@ are: speed depends on none of this, but the tags that are written do.
 """
 
 import json
-import warnings
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from bench.peers import kernel
-from ml import architectures, artifact, imagenet, openvino_runtime
+from ml import architectures, artifact, backends, batchnorm, imagenet, openvino_runtime
 from ml.presets import ImagenetPreset
 from ml.working_copy import decode
 
@@ -34,7 +33,7 @@ def provide(cache: Path, photos: Path) -> Path:
         network = _network(preset.normaliser(), pictures)
         card = imagenet.card(ARCHITECTURE, VERSION, source="bench/model.py", licence="Apache-2.0", precision="bf16")
         artifact.save(folder, card, network.state_dict())
-        _export(nn.Sequential(preset.normaliser(), network), folder / kernel.IR)
+        _export(network, preset, folder / kernel.IR)
         done.write_text(json.dumps([label.name for label in card.labels]))
     return folder
 
@@ -42,31 +41,19 @@ def provide(cache: Path, photos: Path) -> Path:
 def _network(normaliser: nn.Module, pictures: Tensor) -> nn.Module:
     torch.manual_seed(20_260_101)
     network = architectures.build(ARCHITECTURE, 1000)
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = None  # the plain mean over what it sees
-        norm.reset_running_stats()
+    ready = normaliser(pictures)
+    batchnorm.measure(network, [ready])
     with torch.inference_mode():
-        ready = normaliser(pictures)
-        network.train()
-        network(ready)
-        network.eval()
         logits = network(ready)
         last = network.classifier[-1]
         last.bias.sub_(logits.mean(0))
         factor = SPREAD / float((logits - logits.mean(0)).std())
         last.weight.mul_(factor)
         last.bias.mul_(factor)
-    for norm in norms:
-        norm.momentum = 0.01
     return network
 
 
-def _export(network: nn.Module, path: Path) -> None:
-    ov = openvino_runtime.openvino()
-    example = torch.zeros(kernel.BATCH, 3, kernel.SIZE, kernel.SIZE, dtype=torch.uint8)
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # tracing warns about every shape that it fixes
-        model = ov.convert_model(network, example_input=example)
-    model.reshape(list(example.shape))
-    ov.save_model(model, path, compress_to_fp16=False)
+def _export(network: nn.Module, preset: ImagenetPreset, path: Path) -> None:
+    model = backends.converted(network, preset)
+    model.reshape([kernel.BATCH, 3, kernel.SIZE, kernel.SIZE])
+    openvino_runtime.openvino().save_model(model, path, compress_to_fp16=False)

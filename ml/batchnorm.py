@@ -1,4 +1,5 @@
-"""BatchNorm layers that were folded into their convolutions, given back their statistics; trains nothing.
+"""BatchNorm's statistics: measured anew, and given back to layers that were folded into their convolutions; trains
+nothing.
 
 Weights that went through an inference format come with mean 0, variance 1 and scale 1. Such a network answers
 well, but the first training step normalises by the batch's own statistics and undoes what it knew.
@@ -9,6 +10,9 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ml.errors import DatasetError
 
 _FOLDED = 1e-3  # how near to 0 and 1 the statistics are; BatchNorm's epsilon moves them by 1e-5
 
@@ -49,6 +53,34 @@ def unfold(network: nn.Module, batches: Iterable[Tensor]) -> None:
         layer.weight.copy_((variance + layer.eps).sqrt() * old)
         _set(layer.running_mean).copy_(mean)
         _set(layer.running_var).copy_(variance)
+
+
+def layers_of(network: nn.Module) -> list[_BatchNorm]:
+    """Every layer that keeps statistics of what went through it."""
+    return [module for module in network.modules() if isinstance(module, _BatchNorm)]
+
+
+@torch.no_grad()
+def measure(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set every BatchNorm's statistics to the mean over `batches` (normalised, N×3×H×W); leaves the network in eval
+    mode. Raises DatasetError('dataset_empty') without a batch of two pictures, which have no variance."""
+    network.eval()
+    found = layers_of(network)
+    momenta = [layer.momentum for layer in found]
+    for layer in found:
+        layer.reset_running_stats()
+        layer.momentum = None  # torch's word for the plain mean of all batches
+        layer.train()
+    seen = 0
+    for batch in batches:
+        if len(batch) > 1:
+            network(batch)
+            seen += 1
+    for layer, momentum in zip(found, momenta, strict=True):
+        layer.momentum = momentum
+    network.eval()
+    if not seen:
+        raise DatasetError("dataset_empty", "no picture to measure BatchNorm's statistics on")
 
 
 def _layers(network: nn.Module) -> list[nn.BatchNorm2d]:

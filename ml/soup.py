@@ -8,17 +8,16 @@ BatchNorm's statistics are measured anew (as for weight averaging: Izmailov et a
 
 import random
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 
-from ml import architectures, augment, pixel_cache
+from ml import architectures, augment, batchnorm, pixel_cache
 from ml.artifact import Artifact
-from ml.errors import ArtifactError, DatasetError
+from ml.errors import ArtifactError
 from ml.manifest import Entry, Manifest
 from ml.pixel_cache import PixelCache
 from ml.train_config import TrainConfig
@@ -36,7 +35,7 @@ def mean(models: Sequence[Artifact], manifest: Manifest, images_root: Path, conf
     card = models[0].card
     network = architectures.build(card.architecture, len(card.labels))
     network.load_state_dict(average(models))
-    if any(isinstance(module, _BatchNorm) for module in network.modules()):
+    if batchnorm.layers_of(network):
         chosen = list(manifest.split(config.train_split))
         random.Random(f"{config.seed}/statistics").shuffle(chosen)
         chosen = chosen[:STATISTICS_PICTURES]
@@ -44,31 +43,8 @@ def mean(models: Sequence[Artifact], manifest: Manifest, images_root: Path, conf
         with tempfile.TemporaryDirectory(prefix="tagmill-statistics-") as folder:
             some = replace(manifest, entries=tuple(chosen))
             cache, _ = pixel_cache.prepare(some, images_root, Path(folder), config.cache_side)
-            measure_statistics(network, _batches(chosen, cache, config))
+            batchnorm.measure(network, _batches(chosen, cache, config))
     return {name: value.detach().clone() for name, value in network.state_dict().items()}
-
-
-@torch.no_grad()
-def measure_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Set every BatchNorm's statistics to the mean over `batches` (normalised, N×3×H×W); leaves the network in eval
-    mode. Raises DatasetError('dataset_empty') without a batch of two pictures, which have no variance."""
-    network.eval()
-    layers = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # torch's word for the plain mean of all batches
-        layer.train()
-    seen = 0
-    for batch in batches:
-        if len(batch) > 1:
-            network(batch)
-            seen += 1
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
-    network.eval()
-    if not seen:
-        raise DatasetError("dataset_empty", "no picture to measure BatchNorm's statistics on")
 
 
 def _batches(entries: Sequence[Entry], cache: PixelCache, config: TrainConfig) -> Iterator[Tensor]:
