@@ -37,13 +37,14 @@ def calibrated(
     temperature that it had a part in: the second flatters itself.
     """
     cooled, errors = {}, {}
+    together = evaluate.clusters(gathered.entries, options.clusters)
     for name, scored in gathered.groups.items():
         cooled[name] = _cooled(before, after, name, scored)
         errors[name] = {
             "temperature": round(after.temperature_of(name), _DIGITS),
             "error_before": _number(reliability(scored).error()),
             "error_fitted": _number(reliability(cooled[name]).error()),
-            "error_cross_fitted": _number(calibrate.cross_fitted_error(scored, _clusters(gathered, options.clusters))),
+            "error_cross_fitted": _number(calibrate.cross_fitted_error(scored, together)),
         }
     found = evaluate.evaluate(replace(gathered, groups=cooled), about, options)
     return {about.split: of(found), "calibration": {"split": about.split, "groups": errors}}
@@ -57,12 +58,6 @@ def _cooled(before: ModelCard, after: ModelCard, group: str, scored: Scored) -> 
         for label, default in zip(scored.labels, scored.thresholds, strict=True)
     ]
     return replace(calibrate.apply_temperature(scored, by), thresholds=np.array(limits, np.float64))
-
-
-def _clusters(gathered: Gathered, column: str | None) -> list[object] | None:
-    if column is None:
-        return None
-    return [entry.columns.get(column) or at for at, entry in enumerate(gathered.entries)]
 
 
 def _number(value: object) -> float | None:

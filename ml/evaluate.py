@@ -114,18 +114,18 @@ def _mistake(scored: Scored, entry: Entry, row: int, column: int) -> Mistake:
 
 def _group(name: str, scored: Scored, gathered: Gathered, options: Options) -> GroupEvaluation:
     size = len(gathered.entries)
-    clusters = None if options.clusters is None else _clusters(gathered.entries, options.clusters)
+    together = clusters(gathered.entries, options.clusters)
     edges = calibration.equal_count_edges(scored)
     drawing = Drawing(rounds=options.rounds, seed=options.seed, level=options.level)
-    ends = bootstrap.intervals(partial(_figures, scored, edges), size, clusters=clusters, **drawing)
+    ends = bootstrap.intervals(partial(_figures, scored, edges), size, clusters=together, **drawing)
     point = metrics.summary(scored) | {EQUAL_COUNT: metrics.reliability(scored, edges=edges).error()}
     figures = {key: _figure(value, ends[key]) for key, value in point.items()}
     figures[BY_CHANCE] = Figure(*calibration.by_chance(scored, **drawing))
     sliced: list[Slice] = []
     for column, values in _columns(gathered, name, options.slices).items():
         # A slice by the clusters' own column is one cluster: drawn whole, it would have no spread at all.
-        together = None if column == options.clusters else clusters
-        sliced += slicing.by_column(scored, column, values, clusters=together, min_count=options.min_slice, **drawing)
+        apart = None if column == options.clusters else together
+        sliced += slicing.by_column(scored, column, values, clusters=apart, min_count=options.min_slice, **drawing)
     pictures = int(scored.pictures.sum())
     matrix = metrics.confusion(scored) if scored.kind == "exclusive" else np.zeros((0, 0), np.int64)
     return GroupEvaluation(
@@ -134,7 +134,7 @@ def _group(name: str, scored: Scored, gathered: Gathered, options: Options) -> G
         confusion=tuple(tuple(map(int, row)) for row in matrix),
         reliability=_bins(metrics.reliability(scored)),
         reliability_equal_count=_bins(metrics.reliability(scored, edges=edges)),
-        curves=sweeps.curves(scored, drawing, clusters),
+        curves=sweeps.curves(scored, drawing, together),
         slices=tuple(sliced),
         mistakes=tuple(mistakes(scored, gathered.entries, options.worst)),
     )  # fmt: skip
@@ -191,8 +191,13 @@ def _said_of(entry: Entry, group: str) -> str:
     return "unknown" if value is None else ", ".join(named(value)) or "none"
 
 
-def _clusters(entries: Sequence[Entry], column: str) -> list[object]:
-    """The column's values; a picture without one stands alone."""
+def clusters(entries: Sequence[Entry], column: str | None) -> list[object] | None:
+    """What is drawn together: the column's values, a picture without one alone; None without a column.
+
+    Raises DatasetError('column_unknown').
+    """
+    if column is None:
+        return None
     if not any(column in entry.columns for entry in entries):
         raise DatasetError("column_unknown", f"the pictures have no column {column!r}", field="clusters")
     return [entry.columns.get(column) or at for at, entry in enumerate(entries)]
