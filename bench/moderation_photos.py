@@ -24,6 +24,7 @@ from bench.system import SHARED
 from ml import artifact, facts, images, nsfwjs, presets
 from ml.artifact import Artifact
 from ml.predictor import Predictor
+from ml.scores import LabelSet
 from ml.views import VIEWS
 from ml.working_copy import decode
 
@@ -93,9 +94,13 @@ class Looker:
     """Scores the views of a picture one by one, so that one pass over the photos answers for any number of views."""
 
     def __init__(self, threads: int = 2) -> None:
-        self.predictor = Predictor([model()], threads=1)
-        (self.loaded,) = self.predictor._models
-        self.backend = self.loaded.chosen.backend.name
+        judge = model()
+        self.predictor = Predictor([judge], threads=1)
+        self._labels = LabelSet(judge.card)
+        (self.preset,) = self.predictor.presets
+        (chosen,) = self.predictor.backends.values()
+        self.backend = chosen.backend.name
+        self._network = chosen.backend
         self._threads = threads
 
     def scores(self, copies: Iterable[Callable[[], bytes]]) -> Floats:
@@ -105,7 +110,7 @@ class Looker:
         with torch.inference_mode():
             for picture, first in ahead(self._decoded, copies, self._threads):
                 scores = self.forward(first[None])
-                others = [self.loaded.preset(view(picture)) for view in VIEWS[1:]] if scores.max() < SURE else []
+                others = [self.preset(view(picture)) for view in VIEWS[1:]] if scores.max() < SURE else []
                 scores = torch.cat(
                     [scores, self.forward(torch.stack(others)) if others else scores.repeat(len(VIEWS) - 1, 1)]
                 )
@@ -114,11 +119,11 @@ class Looker:
 
     def _decoded(self, load: Callable[[], bytes]) -> tuple[torch.Tensor, torch.Tensor]:
         picture = decode(load())
-        return picture, self.loaded.preset(picture)
+        return picture, self.preset(picture)
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         """Scores of one view each, of what the preset made."""
-        return self.loaded.labels.activate(self.loaded.chosen.backend.forward(batch))
+        return self._labels.activate(self._network.forward(batch))
 
 
 def ahead(work: Callable, source: Iterable, threads: int) -> Iterator:

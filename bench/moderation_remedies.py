@@ -24,7 +24,7 @@ from bench.moderation_photos import CLASSES, Bools, Floats, Looker, Photo, ahead
 from bench.system import SHARED
 from bench.verdict_stability import CHANGES
 from ml import artifact, facts, images
-from ml.predictor import Predictor
+from ml.predictor import Predictor, Prepared
 from ml.shipped_models import FOLDER
 from ml.views import View
 from ml.working_copy import decode
@@ -133,9 +133,9 @@ def other_looks(photos: Sequence[Photo]) -> dict[str, Floats]:
 
     def seen(photo: Photo) -> torch.Tensor:
         picture = decode(source.working_copy(photo.path.read_bytes()))
-        size = looker.loaded.preset.size
+        size = looker.preset.size
         smooth = TF.resize(picture, [size, size], antialias=True).float()
-        return torch.stack([looker.loaded.preset(View(margin=0.08)(picture)), smooth])
+        return torch.stack([looker.preset(View(margin=0.08)(picture)), smooth])
 
     with torch.inference_mode():
         rows = np.stack([looker.forward(both).numpy() for both in ahead(seen, photos, 2)])
@@ -185,14 +185,14 @@ def tagged(tagger: artifact.Artifact, paths: Sequence[Path]) -> dict[str, npt.ND
     predictor = Predictor([tagger])
     columns = tagger.card.groups["category"]
 
-    def prepared(path: Path) -> object:
+    def prepared(path: Path) -> Prepared | None:
         try:
             return predictor.prepare(source.working_copy(path.read_bytes()))
         except images.ImageError:
             return None
 
     found = (each for each in ahead(prepared, paths, 2) if each is not None)
-    best = [predictor.predict([each])[0][tagger.card.ref].values[columns].max() for each in found]  # type: ignore[list-item]
+    best = [predictor.predict([each])[0][tagger.card.ref].values[columns].max() for each in found]
     return {"best": np.array(best)}
 
 
