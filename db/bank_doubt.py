@@ -18,12 +18,7 @@ QUARANTINED: Final = "bank_quarantined"
 
 def suspended(session: Session, account_id: int, shas: Sequence[bytes]) -> dict[bytes, list[Hit]]:
     """Of these pictures of an account, the hits of the hour before their entry went into quarantine."""
-    found: dict[bytes, list[Hit]] = {}
-    for row in session.execute(_SUSPENDED, {"account_id": account_id, "shas": list(shas)}):
-        sha = bytes(row.sha256)
-        if banks.rolled_out(sha, row.share):
-            found.setdefault(sha, []).append(Hit(row.name, row.kind, row.entry_id, row.distance, row.reason))
-    return found
+    return banks.by_picture(session.execute(_SUSPENDED, {"account_id": account_id, "shas": list(shas)}))
 
 
 def decide(rules: Policy, evidence: Evidence, doubted: Sequence[Hit]) -> Verdict:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from db import audit, bank_changes
 from db.bank_tables import Bank, BankChange, Entry
-from db.banks import COUNTS
+from db.banks import COUNTS, STATE
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ def measure(session: Session, change: BankChange, most: int) -> list[Wide]:
     # Entries change under the lock of their bank: who looks at one right now is not overruled by an older count.
     bank = session.get_one(Bank, change.bank_id, with_for_update=True, populate_existing=True)
     other = session.execute(_WIDE, parameters).all()
-    for row in other:
-        session.execute(_MARK, {"id": row.id, "wide": row.found})
+    if other:
+        session.execute(_MARK, [{"id": row.id, "wide": row.found} for row in other])
     return [Wide(row.id, bank.name, row.found) for row in other if row.wide is None]
 
 
@@ -118,14 +118,16 @@ def _end(session: Session, row: Any, mode: str, *, expired_at: bool) -> Bank:
 
 
 _STATE = text(
-    """
-    SELECT count(DISTINCT b.id), count(e.id), count(e.id) FILTER (WHERE e.quarantined_at IS NOT NULL),
-      coalesce(array_agg(DISTINCT b.name) FILTER (WHERE e.quarantined_at IS NOT NULL), '{}'),
-      count(e.id) FILTER (WHERE e.wide IS NOT NULL AND e.enabled AND e.quarantined_at IS NULL AND e.expired_at IS NULL),
-      coalesce(array_agg(DISTINCT b.name) FILTER (
-        WHERE e.wide IS NOT NULL AND e.enabled AND e.quarantined_at IS NULL AND e.expired_at IS NULL), '{}'),
+    f"""
+    SELECT count(DISTINCT bank), count(entry), count(entry) FILTER (WHERE state = 'quarantined'),
+      coalesce(array_agg(DISTINCT name) FILTER (WHERE state = 'quarantined'), '{{}}'),
+      count(entry) FILTER (WHERE state = 'wide'),
+      coalesce(array_agg(DISTINCT name) FILTER (WHERE state = 'wide'), '{{}}'),
       (SELECT coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 FROM bank_changes WHERE state <> 'done')
-    FROM hash_banks b LEFT JOIN hash_entries e ON e.bank_id = b.id AND e.removed_at IS NULL WHERE b.removed_at IS NULL
+    FROM (
+      SELECT b.id AS bank, b.name, e.id AS entry, {STATE} AS state
+      FROM hash_banks b LEFT JOIN hash_entries e ON e.bank_id = b.id AND e.removed_at IS NULL
+      WHERE b.removed_at IS NULL) each
     """
 )
 _EXPIRED = text(

@@ -4,7 +4,7 @@ A bank belongs to an account, or, without one, to the installation: then it hold
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -27,6 +27,9 @@ MAX_DISTANCE: Final = 47
 # SQL for an entry `e` and its bank `b`: whether the entry counts now.
 COUNTS: Final = """e.enabled AND e.removed_at IS NULL AND e.quarantined_at IS NULL AND e.expired_at IS NULL
       AND (e.expires_at IS NULL OR e.expires_at > now()) AND b.enabled AND b.removed_at IS NULL"""
+# SQL for an entry `e` that is not removed: `Entry.state`.
+STATE: Final = """CASE WHEN e.quarantined_at IS NOT NULL THEN 'quarantined' WHEN e.expired_at IS NOT NULL THEN 'expired'
+      WHEN NOT e.enabled THEN 'off' WHEN e.wide IS NOT NULL THEN 'wide' ELSE 'on' END"""
 
 
 @dataclass(frozen=True)
@@ -153,8 +156,13 @@ def any_for(session: Session, account_id: int) -> bool:
 
 def hits_of(session: Session, account_id: int, shas: Sequence[bytes]) -> dict[bytes, list[Hit]]:
     """What banks say now of those of these pictures that they know: the nearest entry first."""
+    return by_picture(session.execute(_HITS, {"account_id": account_id, "shas": list(shas)}))
+
+
+def by_picture(rows: Iterable[Any]) -> dict[bytes, list[Hit]]:
+    """Hits of entries (columns as in `_HITS`), of those that are rolled out to the picture."""
     found: dict[bytes, list[Hit]] = {}
-    for row in session.execute(_HITS, {"account_id": account_id, "shas": list(shas)}):
+    for row in rows:
         sha = bytes(row.sha256)
         if rolled_out(sha, row.share):
             found.setdefault(sha, []).append(Hit(row.name, row.kind, row.entry_id, row.distance, row.reason))
@@ -174,10 +182,9 @@ _CREATE = text(
     """
 )
 _SUMS = text(
-    """
-    SELECT bank_id, CASE WHEN quarantined_at IS NOT NULL THEN 'quarantined' WHEN expired_at IS NOT NULL THEN 'expired'
-      WHEN enabled AND wide IS NOT NULL THEN 'wide' WHEN enabled THEN 'on' ELSE 'off' END AS state, count(*) AS count
-    FROM hash_entries WHERE bank_id = ANY(:ids) AND removed_at IS NULL GROUP BY 1, 2
+    f"""
+    SELECT e.bank_id, {STATE} AS state, count(*) AS count
+    FROM hash_entries e WHERE e.bank_id = ANY(:ids) AND e.removed_at IS NULL GROUP BY 1, 2
     """
 )
 _ANY = text(

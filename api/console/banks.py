@@ -1,7 +1,7 @@
 """Hash banks for people: the list, one bank with its entries and what they hit, one entry. What is changed here is in
 `api.console.bank_forms`."""
 
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -9,6 +9,7 @@ from flask import Response
 from pydantic import Field
 
 from api import paging
+from api.bank_schemas import EntryState
 from api.console.pages import Nav, PageCall, Pages
 from api.console.rendering import render
 from api.routing import Parameters
@@ -33,7 +34,7 @@ MODES = {
 class BankQuery(Parameters):
     """Which entries."""
 
-    state: Literal["on", "wide", "off", "expired", "quarantined"] | None = None
+    state: EntryState | None = None
     cursor: str | None = Field(default=None, max_length=100)
     item: str | None = Field(default=None, max_length=100, description="An item to fill into the form.")
 
