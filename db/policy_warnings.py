@@ -16,6 +16,7 @@ def warnings(session: Session, account_id: int | None, policy: Policy) -> list[s
     found = [leaf for rule in policy.rules for leaf in leaves(rule.when)]
     tags = dict.fromkeys(leaf.label for leaf in found if isinstance(leaf, Tag))
     banks = dict.fromkeys(leaf.bank for leaf in found if isinstance(leaf, BankHit) and leaf.bank is not None)
+    there = set(session.scalars(_BANKS, {"names": list(banks), "account_id": account_id})) if banks else set()
     return [
         *(
             f"{label} is no class of the active moderation model: pictures go to review"
@@ -28,7 +29,7 @@ def warnings(session: Session, account_id: int | None, policy: Policy) -> list[s
         *(
             f"There is no hash bank named {name}: the condition holds for no picture"
             for name in banks
-            if not session.scalar(_BANK, {"name": name, "account_id": account_id})
+            if name not in there
         ),
     ]
 
@@ -45,9 +46,9 @@ _LABELS: Final = text(
     """
 )
 # A policy of the installation also decides for accounts, by their own banks of that name.
-_BANK: Final = text(
+_BANKS: Final = text(
     """
-    SELECT EXISTS (SELECT 1 FROM hash_banks WHERE name = :name AND removed_at IS NULL
-      AND (CAST(:account_id AS bigint) IS NULL OR account_id IS NULL OR account_id = :account_id))
+    SELECT name FROM hash_banks WHERE name = ANY(:names) AND removed_at IS NULL
+      AND (CAST(:account_id AS bigint) IS NULL OR account_id IS NULL OR account_id = :account_id)
     """
 )

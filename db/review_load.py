@@ -37,7 +37,7 @@ def count(session: Session) -> dict[str, Any]:
         "oldest": oldest,
         "appeals": int(appeals.open),
         "oldest_appeal": None if appeals.oldest is None else float(appeals.oldest),
-        "counted": float(session.execute(text("SELECT extract(epoch FROM now())")).scalar_one()),
+        "counted": float(appeals.now),
     }
 
 
@@ -70,7 +70,8 @@ _TASKS = text(
     """
 )
 _APPEALS = text(
-    "SELECT count(*) AS open, extract(epoch FROM min(created_at)) AS oldest FROM appeals WHERE state = 'open'"
+    "SELECT count(*) AS open, extract(epoch FROM min(created_at)) AS oldest, extract(epoch FROM now()) AS now"
+    " FROM appeals WHERE state = 'open'"
 )
 _TOLD = text(
     """

@@ -23,8 +23,9 @@ def offered(
     documents = {ref: _document(session, account_id, ref) for ref in {ref for ref, _ in wanted}}
     lost = {job_id for ref, job_id in wanted if documents[ref] is None}
     query = select(Job.id, Job.policy).where(Job.account_id == account_id, Job.id.in_(lost))
-    of_jobs = {row.id: row.policy for row in session.execute(query)} if lost else {}
-    return {(ref, job_id): _reasons(documents[ref] or of_jobs.get(job_id)) for ref, job_id in wanted}
+    of_jobs = {row.id: _reasons(row.policy) for row in session.execute(query)} if lost else {}
+    of_policies = {ref: _reasons(document) for ref, document in documents.items() if document is not None}
+    return {(ref, job_id): of_policies.get(ref, of_jobs.get(job_id, {})) for ref, job_id in wanted}
 
 
 def words(session: Session, account_id: int, task: ReviewTask, code: str) -> str | None:
@@ -40,9 +41,7 @@ def _document(session: Session, account_id: int, ref: str | None) -> Mapping[str
         return None
 
 
-def _reasons(document: Mapping[str, Any] | None) -> dict[str, str]:
-    if document is None:
-        return {}
+def _reasons(document: Mapping[str, Any]) -> dict[str, str]:
     try:
         return policy.validate(document).offered
     except policy.PolicyError:
