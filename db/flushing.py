@@ -24,7 +24,7 @@ class Flushing:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._syncfs = _can_sync(folder)
+        self._syncfs = can_sync(folder)
 
     def open(self) -> int:
         """A descriptor for `flush`, to be had before anything is written, so that it learns of every failure."""
@@ -45,7 +45,8 @@ class Flushing:
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
-def _can_sync(folder: Path) -> bool:
+def can_sync(folder: Path) -> bool:
+    """Whether one flush of this folder's whole file system is as good as one of each file."""
     release = re.match(r"(\d+)\.(\d+)", platform.release())
     if platform.system() != "Linux" or release is None or tuple(map(int, release.groups())) < _TELLS_ERRORS:
         return False

@@ -51,9 +51,9 @@ def left(root: Path) -> list[Path]:
 def test_bytes_are_on_the_disk_before_they_are_named_and_names_before_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
 ) -> None:
-    if whole and not flushing._can_sync(tmp_path):
+    if whole and not flushing.can_sync(tmp_path):
         pytest.skip("this file system is flushed file by file")
-    monkeypatch.setattr(flushing, "_can_sync", lambda folder: whole)
+    monkeypatch.setattr(flushing, "can_sync", lambda folder: whole)
     blobs = LocalBlobs(tmp_path)
     blobs.put_many(BLOBS)
     disk = Disk(monkeypatch)
@@ -71,7 +71,7 @@ def test_bytes_are_on_the_disk_before_they_are_named_and_names_before_it_ends(
 def test_a_single_blob_and_the_folders_made_for_it_are_flushed_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flushing, "_can_sync", lambda folder: False)
+    monkeypatch.setattr(flushing, "can_sync", lambda folder: False)
     blobs = LocalBlobs(tmp_path)
     disk = Disk(monkeypatch)
     blobs.put(KEYS[1], b"one")
@@ -93,7 +93,7 @@ def test_what_the_disk_refuses_is_told_and_leaves_nothing(tmp_path: Path, monkey
     monkeypatch.setattr(flushing, "_LIBC", Libc)
     monkeypatch.setattr(os, "fsync", refuse)
     for whole in (True, False):
-        monkeypatch.setattr(flushing, "_can_sync", lambda folder, whole=whole: whole)
+        monkeypatch.setattr(flushing, "can_sync", lambda folder, whole=whole: whole)
         with pytest.raises(OSError, match="Input/output"):
             LocalBlobs(tmp_path).put_many(BLOBS)
         assert left(tmp_path) == []
@@ -128,9 +128,9 @@ def test_one_wrong_key_stores_none(tmp_path: Path) -> None:
 def test_old_kernels_and_unknown_file_systems_are_flushed_file_by_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not flushing._can_sync(tmp_path):
+    if not flushing.can_sync(tmp_path):
         pytest.skip("this one is, too")
-    assert not flushing._can_sync(Path("/proc"))
+    assert not flushing.can_sync(Path("/proc"))
     for release, known in (("5.4.0-100-generic", False), ("5.8.0", True), ("5.10.1", True), ("4.19", False)):
         monkeypatch.setattr(flushing.platform, "release", lambda release=release: release)
-        assert flushing._can_sync(tmp_path) == known, release
+        assert flushing.can_sync(tmp_path) == known, release
