@@ -295,7 +295,7 @@ def test_banks_of_others_are_not_there_and_shared_ones_are_closed(
             (rival.post, f"/entries/{one}/release"),
         ]
         for method, part in calls:
-            assert refused(method(path + part)) == (404, "not_found"), part  # type: ignore[operator]
+            assert refused(method(path + part)) == (404, "not_found"), part
         assert refused(rival.patch(path, json={"enabled": False})) == (404, "not_found")
         assert refused(rival.patch(f"{path}/entries/{one}", json={"enabled": False})) == (404, "not_found")
         assert refused(rival.post(f"{path}/entries", json={"pdq": H})) == (404, "not_found")

@@ -310,7 +310,7 @@ def test_a_long_list_takes_the_pictures_page_by_page(
     names = {f"p{n}": f"{n:064x}" if n < 100 else near(H, n - 100) for n in (*range(1, 8), *range(100, 110))}
     names |= {f"q{n}": f"{(n * 0x9E3779B97F4A7C15 * (1 << 180)) % (1 << 256):064x}" for n in range(1, 8)}
     job = submit(db, account, list(names))
-    ingest(db, names)  # type: ignore[arg-type]
+    ingest(db, names)
     infer(db)
     new = [NewEntry(names[f"q{n}"]) for n in range(1, 6)] + [NewEntry(H)]
     new += [NewEntry(f"{255 - n:02x}{n:02x}" * 16, external_id=str(n)) for n in range(20)]
@@ -338,7 +338,7 @@ def test_the_search_counts_all_and_shows_the_newest(
         sql(owner_db, "CREATE EXTENSION vector")
     names = {f"n{bits}": near(H, bits) for bits in (0, 3, 31, 32)}
     job = submit(db, account, list(names))
-    ingest(db, names)  # type: ignore[arg-type]
+    ingest(db, names)
     infer(db)
     with db.transaction() as session:
         count, found = bank_search.matches(session, account.id, H, 31, 50, 2)
@@ -405,7 +405,7 @@ def test_a_ban_between_scoring_and_recording_is_not_missed(db: Database, account
 def surge(db: Database, account: TestAccount, count: int, tag: str) -> UUID:
     names = {f"{tag}{n}": near(H, n % 30) for n in range(count)}
     job = submit(db, account, list(names))
-    ingest(db, names)  # type: ignore[arg-type]
+    ingest(db, names)
     infer(db)
     return job
 
@@ -522,7 +522,7 @@ def test_a_wide_entry_is_counted_again_when_it_is_made_narrower(
 ) -> None:
     names = {f"p{n}": near(H, 20) for n in range(5)}
     submit(db, account, list(names))
-    ingest(db, names, quality=60)  # type: ignore[arg-type]
+    ingest(db, names, quality=60)
     infer(db)
     entry = ban(db, account.id, bank)
     work_off(db, surge=4)

@@ -28,7 +28,7 @@ def analyse(db: Database, account: TestAccount, pictures: dict[str, list[dict[st
     (chunk,) = claim(db, "infer")
     with db.transaction() as session:
         outcomes = [
-            InferOutcome(i.seq, i.sha256, tags, {"verdict": "review" if tags else "approve"})  # type: ignore[arg-type]
+            InferOutcome(i.seq, i.sha256, tags, {"verdict": "review" if tags else "approve"})
             for i, tags in zip(chunks.images_of(session, chunk), pictures.values(), strict=True)
         ]
         finish_infer(session, chunk, outcomes)

@@ -57,7 +57,7 @@ def gate(db: Database, version: str) -> str:
 def audited(db: Database) -> list[tuple[str, str, dict[str, Any]]]:
     with db.transaction() as session:
         rows = session.execute(text("SELECT action, subject, detail FROM audit_log ORDER BY id"))
-        return [tuple(row) for row in rows]  # type: ignore[misc]
+        return [tuple(row) for row in rows]
 
 
 def test_rollback_goes_back_step_by_step_and_forward_again(db: Database) -> None:
