@@ -98,7 +98,9 @@ def _codes(outcome: str | None, code: str | None) -> list[str] | None:
     """The codes of all that is asked for, which are few rows of an index; None where some have no code."""
     if outcome in ("failed", "cancelled"):
         return [each for each in CODES if (each == "cancelled") == (outcome == "cancelled") and code in (None, each)]
-    return [code] if code is not None and outcome is None else None
+    if code is None:
+        return None
+    return [code] if outcome is None else []  # what is done or open has no code
 
 
 def settled_batch(
