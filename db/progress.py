@@ -36,7 +36,6 @@ class Progress:
     codes: dict[str, int]
     rate: float | None
     eta_s: float | None
-    open_chunks: int
     reused: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -70,7 +69,6 @@ def progress(session: Session, job_id: UUID) -> Progress:
         codes=dict(sorted(codes.items())),
         rate=rate,
         eta_s=left / rate if rate else None,
-        open_chunks=row["open_chunks"],
         reused={name: row[name] + earlier.get("reused", {}).get(name, 0) for name in REUSED},
     )
 
@@ -82,7 +80,6 @@ _SUMS = text(
       coalesce(sum(c.failed) FILTER (WHERE c.stage = 'ingest'), 0) AS ingest_failed,
       coalesce(sum(c.done) FILTER (WHERE c.stage = 'infer'), 0) AS infer_done,
       coalesce(sum(c.failed) FILTER (WHERE c.stage = 'infer'), 0) AS infer_failed,
-      count(c.id) FILTER (WHERE c.state <> 'done') AS open_chunks,
       coalesce(sum((c.reused ->> 'not_modified')::int), 0) AS not_modified,
       coalesce(sum((c.reused ->> 'known_bytes')::int), 0) AS known_bytes,
       coalesce(sum((c.reused ->> 'known_scores')::int), 0) AS known_scores,

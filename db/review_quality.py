@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -151,11 +151,6 @@ def _of_all(groups: list[Group], confidence: float) -> tuple[float, float, float
         else:
             high += group.drawn
     return value, low, high
-
-
-def as_row(figure: Estimate) -> dict[str, Any]:
-    """An estimate as answers show it."""
-    return {"value": figure.value, "low": figure.low, "high": figure.high, "n": figure.n}
 
 
 # What counts is what people say in the end: a curator's word after two disagreed, an appeal's.

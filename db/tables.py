@@ -199,7 +199,7 @@ class Result(Base):
 
 class Image(Base):
     """Distinct bytes of an account: where the working copy is, and the content facts. `made_by`: the fingerprint of the
-    normaliser that made them."""
+    normaliser that made the working copy."""
 
     __tablename__ = "images"
     account_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
