@@ -96,6 +96,8 @@ def options(precision: str, threads: int) -> dict[str, Any]:
     return {
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
+        # Pinned to a core, the thread would wait for it while another is free: crawlers and workers run beside it.
+        "ENABLE_CPU_PINNING": False,
         # Without it OpenVINO takes bf16 wherever the processor has it.
         "INFERENCE_PRECISION_HINT": HINTS[precision],
     }

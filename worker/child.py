@@ -17,7 +17,7 @@ from celery.signals import worker_process_init, worker_process_shutdown, worker_
 from db import moderations
 from db.errors import DbError
 from db.session import Database
-from worker import log, wiring
+from worker import collector, log, wiring
 from worker.heartbeat import Counters, Heartbeat
 from worker.settings import WorkerSettings
 
@@ -138,6 +138,7 @@ def _started(**_: object) -> None:
     # After Celery's own: a SIGTERM to the whole group must end the drain, not the process in the middle of it.
     signal.signal(signal.SIGTERM, stopping)
     child.start()
+    collector.settle()
     _child = child
 
 

@@ -4,7 +4,7 @@ import asyncio
 import signal
 import sys
 
-from worker import log, wiring
+from worker import collector, log, wiring
 from worker.crawl_loop import Crawler
 from worker.heartbeat import Counters, Heartbeat
 from worker.ingest import Ingest
@@ -35,6 +35,7 @@ async def crawl(settings: WorkerSettings) -> None:
             beat = Heartbeat(database, "crawler", every_s=settings.heartbeat_s, stats=counters.snapshot)
             await loop.run_in_executor(None, beat.start)
             log.get("crawler").info("crawler started", sandbox=normaliser.capabilities)
+            collector.settle()
             await Crawler(settings, database, ingest, gate, beat.id, counters).run(stop)
             await loop.run_in_executor(None, beat.stop)
             ingest.close()

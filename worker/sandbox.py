@@ -39,7 +39,7 @@ class SandboxLimits:
     cpu_s: float = 10.0
     wall_s: float = 15.0
     open_files: int = 32
-    recycle_after: int = 500
+    recycle_after: int = 2000
     user: int = 65_534
 
 

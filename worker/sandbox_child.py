@@ -20,6 +20,7 @@ from PIL import Image
 
 from ml import facts as picture_facts
 from ml import images
+from worker import collector
 from worker.confinement import ANSWERS, cpu_limit, lock_in
 from worker.sandbox_frames import ANSWER, DONE, FAILED, HELLO, HOOK, REQUEST, facts_of
 
@@ -81,6 +82,7 @@ def main() -> None:
     hooks: Hooks = runpy.run_path(config["hooks"])["HOOKS"] if config["hooks"] else {}
     normalise = Normalising(config)
     _warm_up(Normalising({**config, "limits": {}}))
+    collector.settle()
     walls = lock_in(**config["walls"])
     send(HELLO, {"walls": walls.as_dict()}, b"")
     while (header := receive(REQUEST.size)) is not None:

@@ -103,7 +103,7 @@ class WorkerSettings(StorageSettings):
     sandbox_processes: int = Field(2, ge=1, description="Normaliser processes per crawler.")
     sandbox_wall_s: float = Field(15, gt=0, description="Longest time to decode one picture.")
     sandbox_memory_mb: int = Field(1024, ge=128, description="Address space of a normaliser process.")
-    sandbox_recycle: int = Field(500, ge=1, description="Pictures after which a normaliser process is replaced.")
+    sandbox_recycle: int = Field(2000, ge=1, description="Pictures after which a normaliser process is replaced.")
     max_pixels: int = Field(40_000_000, ge=1, description="Largest picture, in pixels.")
     max_side: int = Field(16_384, ge=1, description="Longest side of a picture, in pixels.")
     work_short_side: int = Field(
