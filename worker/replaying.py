@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from db import bank_changes, bank_doubt, bank_redecisions, policy, redecide, replays, whatif
@@ -112,7 +113,7 @@ def replay(
     beat: Beat = lambda analyses, changed, reached: None,
     write: str | None = None,
     seen: tuple[int, int] = (0, 0),
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """The tally of this policy over a window, of an account or of all. With `write`, the actor, what changes is
     written: every result whose verdict or deciding rule becomes another one.
 

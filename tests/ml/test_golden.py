@@ -8,15 +8,16 @@ import pytest
 
 from ml import imagenet
 from ml.artifact import Artifact, load
+from ml.batcher import Predicts
 from ml.images import Limits, read, working_copy
 from ml.predictor import Predictor
 
 FAMILIES = ["auto", "reference", "fused", "openvino"]
 
 
-def gaps(predictor: Predictor, golden: dict[str, dict[str, float]], pictures: dict[str, bytes]) -> list[float]:
+def gaps(predictor: Predicts, golden: dict[str, dict[str, float]], pictures: dict[str, bytes]) -> list[float]:
     """For each picture the largest difference of any class from the published score."""
-    (ref,) = predictor.models
+    (ref,) = predictor.backends
     names = sorted(golden)
     results = predictor.predict([predictor.prepare(pictures[name]) for name in names])
     return [

@@ -14,8 +14,10 @@ from PIL import Image
 
 from ml import agreement, exported, presets
 from ml.artifact import Artifact
+from ml.card import ModelCard
 from ml.choice import Choice
 from ml.errors import BackendError, PredictError, PrepareError
+from ml.exported import Exported
 from ml.plain_predictor import PlainPredictor
 from ml.predictor import Predictor
 from ml.presets import ImagenetPreset, NsfwjsPreset, WholePreset
@@ -31,10 +33,14 @@ pytest.importorskip("openvino")
 COLOURS = [(200, 20, 30), (10, 220, 40), (20, 30, 240), (128, 128, 128), (0, 0, 0)]
 
 
-def plain(artifact: Artifact, folder: Path, **options: object) -> PlainPredictor:
+def network(artifact: Artifact, folder: Path) -> tuple[ModelCard, Exported]:
     folder.mkdir(exist_ok=True)
     exported.write(artifact, folder)
-    return PlainPredictor([(artifact.card, exported.read(folder, artifact.sha256))], **options)  # type: ignore[arg-type]
+    return artifact.card, exported.read(folder, artifact.sha256)
+
+
+def plain(artifact: Artifact, folder: Path) -> PlainPredictor:
+    return PlainPredictor([network(artifact, folder)])
 
 
 def grainy(width: int, height: int) -> bytes:
@@ -79,12 +85,7 @@ def test_activations_give_what_torch_gives() -> None:
 
 
 def test_right_answers(tiny_tags: Artifact, tiny_moderation: Artifact, tmp_path: Path) -> None:
-    networks = []
-    for artifact in (tiny_tags, tiny_moderation):
-        folder = tmp_path / artifact.card.name
-        folder.mkdir(exist_ok=True)
-        exported.write(artifact, folder)
-        networks.append((artifact.card, exported.read(folder, artifact.sha256)))
+    networks = [network(artifact, tmp_path / artifact.card.name) for artifact in (tiny_tags, tiny_moderation)]
     predictor = PlainPredictor(networks, batch_size=3)
     assert predictor.models == {"tiny-tags@1": "tags", "tiny-moderation@1": "moderation"}
     assert predictor.backends["tiny-tags@1"].backend.name == "openvino-fp32"
@@ -101,7 +102,7 @@ def test_golden_scores(nsfwjs_artifact: Artifact, published: Path, tmp_path: Pat
     folder = published / "nsfwjs-mobilenet_v2/golden-png"
     golden = json.loads((folder / "golden.json").read_text())
     pictures = {name: (folder / name).read_bytes() for name in golden}
-    assert max(gaps(plain(nsfwjs_artifact, tmp_path / "n"), golden, pictures)) <= 1e-4  # type: ignore[arg-type]
+    assert max(gaps(plain(nsfwjs_artifact, tmp_path / "n"), golden, pictures)) <= 1e-4
 
 
 def test_real_tags(imagenet_artifact: Artifact, photos: Path, tmp_path: Path) -> None:
@@ -159,18 +160,17 @@ def test_what_is_not_as_it_was_exported_is_not_read(tiny_tags: Artifact, tmp_pat
 def test_a_network_that_disagrees_is_refused(
     tiny_tags: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain(tiny_tags, tmp_path / "n")
-    network = exported.read(tmp_path / "n", tiny_tags.sha256)
-    off = replace(network, logits=network.logits + np.arange(4, dtype=np.float32) * 0.01)
+    _, good = network(tiny_tags, tmp_path / "n")
+    off = replace(good, logits=good.logits + np.arange(4, dtype=np.float32) * 0.01)
     with pytest.raises(BackendError) as caught:
         PlainPredictor([(tiny_tags.card, off)])
     assert caught.value.code == "backend_disagrees"
     coarse = {"tiny-tags@1": Choice("openvino", "bf16", 8)}
-    predictor = PlainPredictor([(tiny_tags.card, network)], choices=coarse)
+    predictor = PlainPredictor([(tiny_tags.card, good)], choices=coarse)
     assert predictor.backends["tiny-tags@1"].backend.name == "openvino-fp32", "its card asks for fp32"
     monkeypatch.setitem(agreement.TOLERANCE, "fp32", (-1.0, -1.0))
     with pytest.raises(BackendError):
-        PlainPredictor([(tiny_tags.card, network)])
+        PlainPredictor([(tiny_tags.card, good)])
     with pytest.raises(PredictError):
         PlainPredictor([])
 

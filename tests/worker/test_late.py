@@ -1,6 +1,7 @@
 """Maintenance decides what waits too long for a model: no worker is needed for it, and none is in its way."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
@@ -290,17 +291,17 @@ def test_workers_and_maintenance_at_once_give_one_outcome_each(
     decides(owner_db, account.id, NUDITY, on_late="fail_closed", late_after_s=600)
     made = [uploaded(owner_db, stage, account.id, jpeg("red", n)) for n in range(40)]
     stage.database = Database(database_url, pool_size=8)
-    runs = [decider(stage).run_once, decider(stage).run_once, stage.inference().run, stage.inference().run]
+    infer = [stage.inference(), stage.inference()]
+    runs = [decider(stage).run_once, decider(stage).run_once, *(lambda one=one: one.run().images for one in infer)]
     barrier = threading.Barrier(len(runs))
 
-    def start(run: object) -> object:
+    def start(run: Callable[[], int]) -> int:
         barrier.wait(20)
-        return run()  # type: ignore[operator]
+        return run()
 
     with ThreadPoolExecutor(len(runs)) as pool:
-        first, second, third, fourth = pool.map(start, runs)
+        assert sum(pool.map(start, runs)) == 40
     stage.database.dispose()
-    assert first + second + third.images + fourth.images == 40  # type: ignore[operator, attr-defined]
     assert {said(owner_db, each) for each in made} == {("decided", "reject")}
     assert len(rows(owner_db, "SELECT FROM results")) == 40
     assert len(rows(owner_db, "SELECT FROM outbox WHERE type = 'moderation.decided'")) == 40

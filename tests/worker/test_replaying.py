@@ -69,18 +69,14 @@ def test_a_replay_is_what_the_engine_says_of_each_result(db: Database, owner_db:
             expected[item_id(job, seq)] = (stood["verdict"], verdict.verdict, verdict.rule)
     assert expected, "a replay without a flip shows nothing"
     found = replay(db, stricter, WINDOW)
-    flips = {
-        sample: (flip["before"], flip["after"])
-        for flip in found["flips"]
-        for sample in flip["samples"]  # type: ignore[attr-defined]
-    }
+    flips = {sample: (flip["before"], flip["after"]) for flip in found["flips"] for sample in flip["samples"]}
     assert flips == {item: pair[:2] for item, pair in expected.items()}
-    rules = {rule["rule"] for flip in found["flips"] for rule in flip["rules"]}  # type: ignore[attr-defined]
+    rules = {rule["rule"] for flip in found["flips"] for rule in flip["rules"]}
     assert rules == {rule for _, _, rule in expected.values()}
     assert found["written"] == 0
     misspelt = policy.validate({"name": "m", "thresholds": {"Pron": {"review": 0.5}}})
-    (flip, *others) = replay(db, misspelt, WINDOW)["flips"]  # type: ignore[misc]
-    (why, *_) = {(rule["rule"], rule["reason"]) for each in (flip, *others) for rule in each["rules"]}  # type: ignore[index]
+    (flip, *others) = replay(db, misspelt, WINDOW)["flips"]
+    (why, *_) = {(rule["rule"], rule["reason"]) for each in (flip, *others) for rule in each["rules"]}
     assert why == (None, "class_not_scored"), "of doubt the reason is told where there is no rule"
     assert all(stood["policy"] == "default@1" for stood in moderation(owner_db, job).values())
 
@@ -285,9 +281,8 @@ def test_a_ban_during_a_redecision_is_not_undone_by_it(
     assert bank_line.verdicts(db, banned) == ["reject"]
 
 
-def test_what_an_entry_in_quarantine_hit_stays_with_people(db: Database, account: TestAccount) -> None:
-    """Another policy over the hour of a surge: what its entry would decide there too is still people's to say, until
-    the entry is released."""
+def surge(db: Database, account: TestAccount) -> tuple[UUID, UUID, UUID]:
+    """A bank, an entry of it that is in quarantine, and the job whose four pictures it hit."""
     with db.transaction() as session:
         bank = banks.create(session, account.id, "banned", "block", actor="test").id
         entry, _ = bank_entries.add(session, account.id, bank, NewEntry(PDQ), "key:test")
@@ -296,6 +291,13 @@ def test_what_an_entry_in_quarantine_hit_stays_with_people(db: Database, account
     bank_line.ingest(db, pictures)
     bank_line.infer(db)
     banning.run_once(db, 3, threading.Event())
+    return bank, entry.id, made
+
+
+def test_what_an_entry_in_quarantine_hit_stays_with_people(db: Database, account: TestAccount) -> None:
+    """Another policy over the hour of a surge: what its entry would decide there too is still people's to say, until
+    the entry is released."""
+    bank, entry, made = surge(db, account)
     assert bank_line.verdicts(db, made) == ["review"] * 4
     before = bank_line.moderation(db, made)
     pinned = rows(db, "SELECT policy FROM jobs WHERE id = :job", job=made)[0].policy
@@ -315,7 +317,7 @@ def test_what_an_entry_in_quarantine_hit_stays_with_people(db: Database, account
     assert [reason["code"] for reason in again["reasons"]] == ["bank_quarantined"]
 
     with db.transaction() as session:
-        bank_entries.release(session, account.id, bank, entry.id, "user:anna")
+        bank_entries.release(session, account.id, bank, entry, "user:anna")
     banning.run_once(db, 3, threading.Event())
     assert bank_line.verdicts(db, made) == ["reject"] * 4
 
@@ -323,20 +325,13 @@ def test_what_an_entry_in_quarantine_hit_stays_with_people(db: Database, account
 def test_an_entry_that_is_removed_during_a_redecision_leaves_no_doubt_behind(
     db: Database, account: TestAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with db.transaction() as session:
-        bank = banks.create(session, account.id, "banned", "block", actor="test").id
-        entry, _ = bank_entries.add(session, account.id, bank, NewEntry(PDQ), "key:test")
-    pictures: dict[str, str | None] = {f"p{n}": bank_line.near(PDQ, n) for n in range(4)}
-    made = bank_line.submit(db, account, list(pictures))
-    bank_line.ingest(db, pictures)
-    bank_line.infer(db)
-    banning.run_once(db, 3, threading.Event())
+    bank, entry, made = surge(db, account)
     read = whatif.known
 
     def known(session: Session, account_id: int | None = None) -> whatif.Known:
         found = read(session, account_id)
         with db.transaction() as other:
-            bank_entries.remove(other, account.id, bank, entry.id, "key:test")
+            bank_entries.remove(other, account.id, bank, entry, "key:test")
         banning.run_once(db, 3, threading.Event())
         assert bank_line.verdicts(db, made) == ["approve"] * 4
         return found
