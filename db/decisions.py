@@ -63,8 +63,8 @@ def append(session: Session, account_id: int, decisions: Sequence[Decision]) -> 
     results are changed before."""
     # Ids of one millisecond are not in order by themselves, and the newest decision is the one with the highest.
     ids = sorted(uuid7() for _ in decisions)
-    for context in sorted({decision.context for decision in decisions if decision.kind in HUMAN}):
-        shas = {d.sha256 for d in decisions if d.context == context and d.kind in HUMAN}
+    by_people = _by_people(decisions)
+    for context, shas in by_people:
         moderation_state.meet(session, account_id, context, shas)
     for begin in range(0, len(ids), BATCH):
         part = slice(begin, begin + BATCH)
@@ -72,20 +72,21 @@ def append(session: Session, account_id: int, decisions: Sequence[Decision]) -> 
         parameters = {"account_id": account_id, "batch": ids[begin], "rows": json.dumps(rows), "human": list(HUMAN)}
         session.execute(_ADD, parameters)
         evidence.cover_decisions(session, account_id, ids[begin])
-    _tell_uploads(session, account_id, decisions)
+    # A person's decision is one on every upload of the picture in that context; a re-decision on its own item, whose
+    # result has it already.
+    for context, shas in by_people:
+        moderation_state.refresh_pictures(session, account_id, context, shas)
+    moderation_state.refresh(session, account_id, {d.job_id for d in decisions if d.kind not in HUMAN})
     return ids
 
 
-def _tell_uploads(session: Session, account_id: int, decisions: Sequence[Decision]) -> None:
-    """A person's decision is one on every upload of the picture in that context; a re-decision on its own item, whose
-    result has it already."""
-    by_people = defaultdict(set)
+def _by_people(decisions: Sequence[Decision]) -> list[tuple[str, list[bytes]]]:
+    """The pictures that people decided on, by context; both in order, so that two writers lock alike."""
+    found: defaultdict[str, set[bytes]] = defaultdict(set)
     for decision in decisions:
         if decision.kind in HUMAN:
-            by_people[decision.context].add(decision.sha256)
-    for context, shas in sorted(by_people.items()):
-        moderation_state.refresh_pictures(session, account_id, context, sorted(shas))
-    moderation_state.refresh(session, account_id, {d.job_id for d in decisions if d.kind not in HUMAN})
+            found[decision.context].add(decision.sha256)
+    return [(context, sorted(shas)) for context, shas in sorted(found.items())]
 
 
 def _row(id_: UUID, decision: Decision) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Advisory locks: the only election there is. They end with the transaction, and so with a process that dies."""
 
+from collections.abc import Sequence
 from hashlib import blake2b
 
 from sqlalchemy import text
@@ -20,3 +21,10 @@ def try_lock(session: Session, *parts: object) -> bool:
 def lock(session: Session, *parts: object) -> None:
     """Take the lock until the end of this transaction, waiting for whoever has it."""
     session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key(*parts)})
+
+
+def lock_each(session: Session, keys: Sequence[int]) -> None:
+    """Take these locks one after the other, as `lock` does; all who take several must do so in the same order."""
+    session.execute(
+        text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key"), {"keys": list(keys)}
+    )

@@ -22,8 +22,8 @@ def meet(session: Session, account_id: int, context: str, shas: Iterable[bytes])
     """For who writes a result of these pictures, or a person's decision on them, before it is told of: the second one
     waits for the first one's commit and sees it. Otherwise a decision made just when the bytes come again would miss
     that upload."""
-    for sha in sorted(set(shas)):
-        locks.lock(session, "picture of uploads", account_id, context, sha.hex())
+    keys = [locks.lock_key("picture of uploads", account_id, context, sha.hex()) for sha in sorted(set(shas))]
+    locks.lock_each(session, keys)
 
 
 def refresh(session: Session, account_id: int, jobs: Iterable[UUID]) -> int:
