@@ -12,11 +12,11 @@ from db.urls import MAX_URL_LENGTH
 MAX_ID = 256
 PLAIN = r"^[^\x00-\x1f\x7f]*$"
 
-# The literals repeat `db.states`, for type checkers' sake; a test compares them.
+Refetch = Literal["if_changed", "always"]
+# These literals repeat `db.states`, and what the sandbox computes, for type checkers' sake; a test compares them.
+Fact = Literal["pdq", "colours", "sharpness"]
 Analysis = Literal["tags", "moderation"]
 Lane = Literal["interactive", "bulk"]
-Fact = Literal["pdq", "colours", "sharpness"]
-Refetch = Literal["if_changed", "always"]
 JobState = Literal["accepted", "running", "finished", "cancelled"]
 Outcome = Literal["done", "failed", "cancelled"]
 Verdict = Literal["approve", "review", "reject"]

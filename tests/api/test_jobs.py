@@ -10,7 +10,6 @@ from sqlalchemy import text
 
 from api import schemas
 from api.product_schemas import ProductOut
-from db import states
 from db.blobs import work_key
 from db.session import Database
 from tests.api.conftest import client_of
@@ -28,16 +27,6 @@ def submit(client: FlaskClient, n: int = 3, **options: Any) -> str:
     found = answer.json["id"]
     assert isinstance(found, str)
     return found
-
-
-def test_the_literals_are_those_of_the_states() -> None:
-    from typing import get_args
-
-    assert get_args(schemas.Analysis) == states.ANALYSES
-    assert get_args(schemas.Lane) == states.LANES
-    assert get_args(schemas.JobState) == states.JOB_STATES
-    assert get_args(schemas.Outcome) == states.OUTCOMES
-    assert get_args(schemas.Verdict) == states.VERDICTS
 
 
 def test_pages_of_jobs_are_complete_and_in_order(client: FlaskClient) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from typing import get_args
 
 import pytest
 from sqlalchemy import text
@@ -10,6 +11,7 @@ from api import schemas
 from db import states
 from db.session import Database
 from tests.architecture.source import ROOT
+from worker.sandbox_frames import FACTS
 
 DIAGRAM = re.compile(r"```mermaid\nstateDiagram-v2\n(?P<body>.*?)```", re.DOTALL)
 MOVE = re.compile(r"^\s*(\w+) --> (\w+)(?: : .*)?$", re.MULTILINE)
@@ -112,10 +114,9 @@ def test_the_invariants_of_states_are_constraints_too(owner_db: Database) -> Non
 
 def test_the_wire_has_the_same_states() -> None:
     """The API's literals repeat them for type checkers' sake."""
-    from typing import get_args
-
     assert get_args(schemas.JobState) == states.JOB_STATES
     assert get_args(schemas.Outcome) == states.OUTCOMES
     assert get_args(schemas.Lane) == states.LANES
     assert get_args(schemas.Analysis) == states.ANALYSES
     assert get_args(schemas.Verdict) == states.VERDICTS
+    assert get_args(schemas.Fact) == FACTS
