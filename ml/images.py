@@ -227,6 +227,8 @@ def _refuse_bombs(limits: Limits) -> None:
 
 def _steps(opened: Image.Image) -> Steps | None:
     """A file with odd tables is no worse a picture."""
+    if not isinstance(opened, JpegImagePlugin.JpegImageFile):
+        return None
     try:
         return steps_of(opened)
     except _PARSER_ERRORS:

@@ -7,9 +7,10 @@ original than one with finer steps, half as large, and cheaper to encode and to 
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
-from typing import Any, Final
+from typing import Final
 
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 _LEAST_QUALITY: Final = 50
 # Sampling factors of the three components → Pillow's name of that subsampling.
@@ -28,8 +29,8 @@ class Steps:
     subsampling: int
 
 
-def steps_of(opened: Any) -> Steps | None:
-    """The steps of an opened JpegImageFile; None where they are not those of a common colour JPEG.
+def steps_of(opened: JpegImageFile) -> Steps | None:
+    """The steps of an opened file; None where they are not those of a common colour JPEG.
 
     Two small numbers of a fixed range are all that comes of its headers.
     """
@@ -46,10 +47,10 @@ def _qualities() -> dict[tuple[tuple[int, ...], tuple[int, ...]], int]:
     """libjpeg's two quantisation tables (luma, chroma) → their quality."""
     out = BytesIO()
     Image.new("RGB", (8, 8)).save(out, "JPEG", quality=50)
-    with Image.open(out, formats=["JPEG"]) as sample:
-        base: Any = sample.quantization  # type: ignore[attr-defined]
+    with JpegImageFile(BytesIO(out.getvalue())) as sample:
+        luma, chroma = sample.quantization[0], sample.quantization[1]
     return {
-        tuple(_scaled(base[number], 200 - 2 * quality) for number in (0, 1)): quality  # type: ignore[misc]
+        (_scaled(luma, 200 - 2 * quality), _scaled(chroma, 200 - 2 * quality)): quality
         for quality in range(_LEAST_QUALITY, 101)
     }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageChops, PngImagePlugin
+from PIL.JpegImagePlugin import JpegImageFile
 
 from ml.images import FORMATS, ImageError, Limits, bounded, decode, encode_working_copy, read, sniff, working_copy
 from tests.ml.pictures import (
@@ -257,17 +258,17 @@ def test_the_working_copy_is_444_without_metadata() -> None:
         for secret in (b"Exif", GPS_MARK, b"Jane", b"call me", b"profile", b"ICC"):
             assert secret not in work
         assert set(Image.open(BytesIO(work)).info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
-    opened = Image.open(BytesIO(encode_working_copy(decode(data))))
-    assert [layer[1:3] for layer in opened.layer] == [(1, 1)] * 3  # type: ignore[attr-defined]
+    opened = JpegImageFile(BytesIO(encode_working_copy(decode(data))))
+    assert [layer[1:3] for layer in opened.layer] == [(1, 1)] * 3
     # Also of a picture that did not come through decode.
     assert b"call me" not in encode_working_copy(Image.open(BytesIO(data)))
 
 
 def _layout(data: bytes) -> tuple[tuple[int, int], int, list[int]]:
     """Size, how many luma samples a chroma sample stands for, and the luma table of a JPEG."""
-    opened = Image.open(BytesIO(data))
-    across, down = opened.layer[0][1:3]  # type: ignore[attr-defined]
-    return opened.size, across * down, list(opened.quantization[0])  # type: ignore[attr-defined]
+    opened = JpegImageFile(BytesIO(data))
+    across, down = opened.layer[0][1:3]
+    return opened.size, across * down, list(opened.quantization[0])
 
 
 def _detailed(size: tuple[int, int]) -> Image.Image:
