@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from db.bank_index import HashIndex
 from db.images import ImageRecord
-from db.session import driver_connection
+from db.session import changed, driver_connection
 
 MAX_BANKS: Final = 256
 """Banks held in memory; the one not used for longest goes first."""
@@ -111,7 +111,7 @@ def record(session: Session, account_id: int, found: Sequence[dict[str, Any]], *
         "numbers": [row["number"] for row in found],
         "distances": [row["distance"] for row in found],
     }
-    return int(session.execute(_RECORD, parameters).rowcount)  # type: ignore[attr-defined]
+    return changed(session.execute(_RECORD, parameters))
 
 
 def _refreshed(session: Session, bank_id: UUID, revision: int, old: _Bank | None) -> _Bank:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from db import audit
 from db.errors import Conflict, DbError, NotFound
 from db.ids import uuid7
+from db.session import changed
 
 Role = Literal["viewer", "reviewer", "curator", "admin"]
 ROLES: Final[tuple[Role, ...]] = ("viewer", "reviewer", "curator", "admin")
@@ -98,7 +99,7 @@ def create(
             "password_hash": password_hash,
         },
     )
-    if added.rowcount != 1:  # type: ignore[attr-defined]
+    if changed(added) != 1:
         raise Conflict("The name or the e-mail address is taken.")
     audit.record(session, account_id, actor, "person.create", str(person_id), role=role)
     return get(session, account_id, person_id)

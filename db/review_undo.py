@@ -52,9 +52,9 @@ def undo(
 def _unsettle(session: Session, account_id: int, actor: str, task: ReviewTask, opinion_id: UUID) -> None:
     """Withdraw what the answer led to; Conflict where others have built on it."""
     if task.kind == "second":
-        _end_unless_seen(session, task, session.execute(_ESCALATED, {"id": task.id}).first())
+        _end_unless_seen(session, session.scalar(_ESCALATED, {"id": task.id}))
     if task.kind == "first":
-        _end_unless_seen(session, task, session.execute(_SECOND, {"id": task.id}).first())
+        _end_unless_seen(session, session.scalar(_SECOND, {"id": task.id}))
         _take_back(session, account_id, actor, task)
     session.execute(
         _TAKE_BACK,
@@ -62,10 +62,10 @@ def _unsettle(session: Session, account_id: int, actor: str, task: ReviewTask, o
     )
 
 
-def _end_unless_seen(session: Session, task: ReviewTask, follower: object) -> None:
+def _end_unless_seen(session: Session, follower: UUID | None) -> None:
     if follower is None:
         return
-    row: ReviewTask = session.get_one(ReviewTask, follower.id, populate_existing=True)  # type: ignore[attr-defined]
+    row = session.get_one(ReviewTask, follower, populate_existing=True)
     if row.state == "decided" or row.lease_owner is not None:
         raise Conflict("Another person has the picture in hand, or has said what it is.")
     row.state, row.version = "closed", row.version + 1

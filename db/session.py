@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 from psycopg import Connection as PsycopgConnection
-from sqlalchemy import create_engine, text
+from sqlalchemy import CursorResult, Result, create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, TimeoutError
 from sqlalchemy.orm import Session as Session  # also for annotations of callers
@@ -99,6 +99,12 @@ class Database:
 def enter_account(session: Session, account_id: int) -> None:
     """From here to the end of the transaction, row-level security shows this account's rows."""
     session.execute(text("SELECT set_config('tagmill.account', :account, true)"), {"account": str(account_id)})
+
+
+def changed(result: Result[Any]) -> int:
+    """How many rows a statement inserted, updated or deleted."""
+    assert isinstance(result, CursorResult)
+    return result.rowcount
 
 
 def driver_connection(session: Session) -> PsycopgConnection[Any]:

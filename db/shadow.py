@@ -23,6 +23,7 @@ from db import audit, locks, registry
 from db.errors import BadShadow, Conflict, LeaseLost, NotFound
 from db.ids import uuid7
 from db.learning_tables import ShadowRun
+from db.session import changed
 
 MAX_ATTEMPTS: Final = 3
 """Claims in a row that recorded nothing, because the model did not load or the process died."""
@@ -91,9 +92,7 @@ def stop(session: Session, ref: str, *, actor: str = "cli") -> ShadowRun:
 
 def settle(session: Session) -> int:
     """running → finished or failed for every run that has come to its end; how many."""
-    ended = session.execute(_FINISH).rowcount  # type: ignore[attr-defined]
-    died = session.execute(_GIVE_UP, {"most": MAX_ATTEMPTS}).rowcount  # type: ignore[attr-defined]
-    return int(ended + died)
+    return changed(session.execute(_FINISH)) + changed(session.execute(_GIVE_UP, {"most": MAX_ATTEMPTS}))
 
 
 def due(session: Session, settle_s: float = SETTLE_S) -> bool:
