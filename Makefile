@@ -21,7 +21,7 @@ IMAGES ?=
 PHOTOS ?=
 N ?= 200
 ARGS ?=
-BENCH ?= compare
+BENCH ?= page
 # Tests wait for processes most of the time: three at a time keep two cores busy.
 JOBS ?= 3
 
@@ -48,7 +48,7 @@ lint: $(DEV_STAMP) ## Check style, types and the import rules
 	$(BIN)/lint-imports
 
 bench: $(DEV_STAMP) ## Measure this machine: remakes docs/performance.md's tables; or BENCH=line, submit… (ARGS="--count 1000")
-	@$(BIN)/python -m bench.$(BENCH) $(or $(ARGS),$(if $(filter compare,$(BENCH)),--write))
+	@$(BIN)/python -m bench.$(BENCH) $(ARGS)
 
 clean: ## Remove the environment and caches; keeps your data
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
