@@ -15,7 +15,6 @@ from api.schemas import ItemOut, ItemsPage
 from db import items, jobs, review_exposure, veils
 from db.codes import CODES
 from db.items import ItemView
-from db.review_exposure import Shown
 
 routes = Routes("items", "What became of each picture.")
 
@@ -128,10 +127,9 @@ def clear_thumbnail(call: Call, item_id: str) -> Response:
     with call.transaction() as session:
         item = items.get(session, call.account_id, item_id)
         picture = working_copy(call.house.blobs, item)
-        if item.facts is not None:
-            seen = Shown(bytes.fromhex(item.facts["sha256"]), item.moderation)
-            limit = call.settings.review_exposure_limit
-            review_exposure.count(session, call.account_id, call.actor, [seen], limit=limit)
+        seen = review_exposure.shown([item])
+        limit = call.settings.review_exposure_limit
+        review_exposure.count(session, call.account_id, call.actor, seen, limit=limit)
     answer = jpeg(picture, "no-store", "thumbnail.jpg")
     answer.headers[VEILED] = "0"
     return answer

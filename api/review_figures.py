@@ -18,7 +18,6 @@ from db import items, review_agreement, review_exposure, review_gold, review_lea
 from db.errors import NotFound
 from db.ids import item_id
 from db.items import ItemView
-from db.review_exposure import Shown
 from db.review_tables import ReviewGold
 from db.session import Session
 
@@ -53,9 +52,9 @@ def clear(call: Call, review_id: UUID) -> Response:
     """Counted as seen by you; there may be a limit for a day."""
     with call.transaction() as session:
         item = _item(call, session, review_id)
-        seen = Shown(bytes.fromhex((item.facts or {})["sha256"]), item.moderation)
+        seen = review_exposure.shown([item])
         limit = call.settings.review_exposure_limit
-        review_exposure.count(session, call.account_id, call.actor, [seen], limit=limit)
+        review_exposure.count(session, call.account_id, call.actor, seen, limit=limit)
     return _picture(call, item, veiled=False)
 
 

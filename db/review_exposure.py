@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from db.errors import DbError
+from db.items import ItemView
 from db.review_sources import main_class
 
 
@@ -39,6 +40,11 @@ class Shown:
 
     sha256: bytes
     moderation: Mapping[str, Any] | None
+
+
+def shown(items: Iterable[ItemView]) -> list[Shown]:
+    """Those of these items that have a picture, as seen clear."""
+    return [Shown(bytes.fromhex(item.facts["sha256"]), item.moderation) for item in items if item.facts is not None]
 
 
 def count(session: Session, account_id: int, actor: str, pictures: Iterable[Shown], *, limit: int = 0) -> int:

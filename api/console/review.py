@@ -17,7 +17,6 @@ from api.console.rendering import redirect, render
 from api.routing import Parameters
 from db import people, review_exposure, review_leases, review_undo, review_views
 from db.items import ItemView
-from db.review_exposure import Shown
 from db.review_leases import Filter
 from db.review_tables import ReviewTask
 from db.review_views import Count, TaskView
@@ -32,7 +31,7 @@ _FILTERS: Final = ("policy", "reason", "category", "context")
 
 def _count(call: PageCall, session: Session, found: Sequence[ItemView]) -> None:
     """Whoever sees a picture clear, here or on another page, has seen it: ExposureLimit when it is enough for today."""
-    shown = [Shown(bytes.fromhex(item.facts["sha256"]), item.moderation) for item in found if item.facts is not None]
+    shown = review_exposure.shown(found)
     limit = call.settings.review_exposure_limit
     review_exposure.count(session, call.account_id, call.actor, shown, limit=limit)
 
