@@ -39,6 +39,14 @@ class Report:
     without_picture: tuple[tuple[str, str], ...] = ()  # (group, label) that no readable picture has
     one_label: tuple[str, ...] = ()  # exclusive groups in which there is nothing to tell apart
 
+    def numbers(self) -> dict[str, int]:
+        """How many pictures or groups of pictures ask for a look."""
+        return {
+            "unreadable": len(self.unreadable),
+            "exact_duplicates": len(self.exact_duplicates),
+            "near_duplicates": len(self.near_duplicates),
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
         return {

@@ -19,14 +19,9 @@ Account = Annotated[str, typer.Option(help="The account that the key opens.")]
 @contextmanager
 def owners_database() -> "Iterator[Database]":
     """The database that keys and models are administered in, at the newest schema."""
-    from db.session import Database
 
-    with owners_place() as where:
-        database = Database(where.database_url, pool_size=1, application_name="tagmill cli")
-        try:
-            yield database
-        finally:
-            database.dispose()
+    with owners_place() as where, where.database() as database:
+        yield database
 
 
 @contextmanager

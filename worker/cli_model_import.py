@@ -121,19 +121,14 @@ def _installed(model_root: Path, found: "Found", said: "Said | None") -> "Pulled
 
 def _register(where: "Place", brought: "Pulled", *, activate: bool) -> None:
     from db import registry
-    from db.session import Database
 
-    database = Database(where.database_url, pool_size=1)
-    try:
-        with database.transaction() as session:
-            model = registry.install_model(session, brought.card, brought.sha256)
-            if activate:
-                model = registry.activate(session, brought.name, brought.version, actor=ACTOR)
-            typer.echo(f"{model.ref} for {model.task}: {model.state}, in {brought.folder}")
-            if about := model.card.get("onnx"):
-                typer.echo(_about(model.card, about))
-    finally:
-        database.dispose()
+    with where.database() as database, database.transaction() as session:
+        model = registry.install_model(session, brought.card, brought.sha256)
+        if activate:
+            model = registry.activate(session, brought.name, brought.version, actor=ACTOR)
+        typer.echo(f"{model.ref} for {model.task}: {model.state}, in {brought.folder}")
+        if about := model.card.get("onnx"):
+            typer.echo(_about(model.card, about))
 
 
 def _about(card: dict[str, Any], onnx: dict[str, Any]) -> str:

@@ -43,22 +43,18 @@ def pull(
     again: Annotated[bool, typer.Option("--again", help="Fetch it even if it is installed.")] = False,
 ) -> None:
     """Install and activate a model that comes with Tagmill, or get it from its sources, verify and convert it."""
-    from db.session import Database
     from worker import model_setup
     from worker.cli_keys import owners_place
 
     with owners_place() as where:
         models = model_setup.store(where.model_root, source)
-        database = Database(where.database_url, pool_size=1)
-        try:
+        with where.database() as database:
             for wanted in [name] if name else model_setup.DEFAULTS:
                 pulled = model_setup.install(database, models, wanted, activate=activate, again=again)
                 for failed in pulled.tried:
                     typer.echo(f"{failed.source}: {failed.detail} ({failed.code})", err=True)
                 state = "active" if activate else "candidate"
                 typer.echo(f"{pulled.ref} for {pulled.task}: {state}, from {pulled.source}, in {pulled.folder}")
-        finally:
-            database.dispose()
 
 
 @app.command()
@@ -73,7 +69,6 @@ def activate(
     A version that falls behind the active one in their evaluations on the same data is refused, and so is one whose
     files are missing or damaged.
     """
-    from db.session import Database
     from worker import activation, promotion_margins
     from worker.cli_keys import owners_place
 
@@ -81,14 +76,10 @@ def activate(
         raise typer.BadParameter("say why", param_hint="--force")
     margins = promotion_margins.configured()
     name, version = parts(ref)
-    with owners_place() as where:
-        database = Database(where.database_url, pool_size=1)
-        try:
-            model, gate = activation.activate(
-                database, where.model_root, name, version, forced=force, margins=margins, actor=ACTOR
-            )
-        finally:
-            database.dispose()
+    with owners_place() as where, where.database() as database:
+        model, gate = activation.activate(
+            database, where.model_root, name, version, forced=force, margins=margins, actor=ACTOR
+        )
     typer.echo(f"{model.ref} is active for {model.task}.")
     if gate is not None:
         typer.echo(f"The gate was {gate}.", err=True)
@@ -145,17 +136,12 @@ def show(ref: Ref) -> None:
 def export(ref: Ref, to: Annotated[Path, typer.Argument(help="The folder to put it in.")] = Path()) -> None:
     """Copy a version to TO/NAME-VERSION: its card and its weights, checked."""
     from db import registry
-    from db.session import Database
     from worker import model_bundle
     from worker.cli_keys import owners_place
 
     with owners_place() as where:
-        database = Database(where.database_url, pool_size=1)
-        try:
-            with database.transaction() as session:
-                model = registry.by_ref(session, ref)
-        finally:
-            database.dispose()
+        with where.database() as database, database.transaction() as session:
+            model = registry.by_ref(session, ref)
         typer.echo(model_bundle.export(where.model_root, model.name, model.version, model.sha256, to))
 
 
@@ -172,16 +158,11 @@ def views(
 
     Their scores are the mean over the views. Try it with `tagmill shadow`, then activate it.
     """
-    from db.session import Database
     from worker import second_look
     from worker.cli_keys import owners_place
 
-    with owners_place() as where:
-        database = Database(where.database_url, pool_size=1)
-        try:
-            made = second_look.make(database, where.model_root, ref, count, sure=sure, version=version)
-        finally:
-            database.dispose()
+    with owners_place() as where, where.database() as database:
+        made = second_look.make(database, where.model_root, ref, count, sure=sure, version=version)
     typer.echo(f"{made.ref} for {made.task}: candidate, made from {ref}, in {made.folder}")
 
 

@@ -205,15 +205,13 @@ def _warn_at_hand(policy: "Policy") -> None:
 
     from db import policy_warnings
     from db.errors import DbError
-    from db.session import Database
     from worker.home import Home
     from worker.local import place
 
     home = Home.default()
     if not os.environ.get("TAGMILL_DATABASE_URL") and not home.running():
         return
-    with place(home) as where:
-        database = Database(where.database_url, pool_size=1, application_name="tagmill cli")
+    with place(home) as where, where.database() as database:
         try:
             with database.transaction() as session:
                 cli_whatif.warn(policy_warnings.warnings(session, None, policy))
@@ -221,8 +219,6 @@ def _warn_at_hand(policy: "Policy") -> None:
             typer.echo(
                 "The database cannot be asked: whether its classes, tags and banks exist is not known.", err=True
             )
-        finally:
-            database.dispose()
 
 
 def _read(file: Path) -> "Written":

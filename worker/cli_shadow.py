@@ -73,7 +73,6 @@ def report(
 ) -> None:
     """Say where a candidate and the active model differ: the newest shadow run of the candidate."""
     from db import shadow
-    from db.session import Database
     from worker import shadow_page, shadow_report
     from worker.cli_keys import owners_place
     from worker.screen import console
@@ -83,15 +82,12 @@ def report(
         settings = WorkerSettings(
             database_url=where.database_url, blob_root=where.blob_root, model_root=where.model_root
         )
-        database = Database(where.database_url, pool_size=1, application_name="tagmill cli")
-        try:
+        with where.database() as database:
             document = shadow_report.document(
                 database, ref, top_k=settings.tags_top_k, min_score=settings.tags_min_score
             )
             with database.transaction() as session:
                 run = shadow.latest(session, ref)
-        finally:
-            database.dispose()
     if as_json:
         typer.echo(json.dumps(document, ensure_ascii=False))
     elif run is not None:

@@ -38,7 +38,6 @@ def tune(
     from functools import partial
 
     from db import registry
-    from db.session import Database
     from ml import artifact, exported, tuning
     from ml.card import ONNX
     from worker.cli_keys import owners_place
@@ -49,12 +48,8 @@ def tune(
     threads = threads or int(os.environ.get("TAGMILL_THREADS") or 1)
     found: list[dict[str, Any]] = []
     with owners_place() as where:
-        database = Database(where.database_url, pool_size=1)
-        try:
-            with database.transaction() as session:
-                models = [registry.by_ref(session, ref) for ref in refs] if refs else _active(session)
-        finally:
-            database.dispose()
+        with where.database() as database, database.transaction() as session:
+            models = [registry.by_ref(session, ref) for ref in refs] if refs else _active(session)
         tuned = Tuned(where.model_root)
         for model in models:
             loaded = artifact.load(folder(where.model_root, model.name, model.version), model.sha256)

@@ -20,15 +20,9 @@ Name = Annotated[str, typer.Argument(help="The person's name or e-mail address."
 
 @contextmanager
 def _transaction() -> "Iterator[Session]":
-    from db.session import Database
 
-    with owners_place() as where:
-        database = Database(where.database_url, pool_size=1, application_name="tagmill cli")
-        try:
-            with database.transaction() as session:
-                yield session
-        finally:
-            database.dispose()
+    with owners_place() as where, where.database() as database, database.transaction() as session:
+        yield session
 
 
 @app.command()

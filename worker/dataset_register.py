@@ -20,15 +20,10 @@ if TYPE_CHECKING:
 def opened() -> "Iterator[tuple[Database, LocalBlobs, Path]]":
     """The system's database, its blob store and its folder of models."""
     from db.blobs import LocalBlobs
-    from db.session import Database
     from worker.cli_keys import owners_place
 
-    with owners_place() as where:
-        database = Database(where.database_url, pool_size=3, application_name="tagmill cli")
-        try:
-            yield database, LocalBlobs(where.blob_root), where.model_root
-        finally:
-            database.dispose()
+    with owners_place() as where, where.database(pool_size=3) as database:
+        yield database, LocalBlobs(where.blob_root), where.model_root
 
 
 def register(
@@ -51,13 +46,7 @@ def register(
         made = splits.split(made, imported.hashes, parsed(shares), column=by, seed=seed)
     leaks = splits.leaks(made.entries, imported.hashes, by)
     dataset_screen.show(made, imported.report, leaks, notes)
-    counted = {
-        "unreadable": len(imported.report.unreadable),
-        "exact_duplicates": len(imported.report.exact_duplicates),
-        "near_duplicates": len(imported.report.near_duplicates),
-        "conflicts": len(imported.report.conflicts),
-        "leaks": len(leaks),
-    }
+    counted = {**imported.report.numbers(), "conflicts": len(imported.report.conflicts), "leaks": len(leaks)}
     dataset = manifests.store(database, blobs, made, root, {**found, **counted})
     typer.echo(f"{dataset.ref}: {dataset.entries} pictures, SHA-256 {dataset.sha256}")
 

@@ -57,17 +57,12 @@ def examine(where: Place) -> Iterator[Finding]:
 def database(where: Place) -> Iterator[Finding]:
     from db import migrate
     from db.errors import DbError
-    from db.session import Database
 
     name = "database"
     try:
         head = migrate.head()
-        at = Database(where.database_url, pool_size=1)
-        try:
-            with at.transaction() as session:
-                current = migrate.current(session)
-        finally:
-            at.dispose()
+        with where.database() as at, at.transaction() as session:
+            current = migrate.current(session)
     except DbError as error:
         yield Finding(name, "broken", first_line(error), "start Postgres, or correct TAGMILL_DATABASE_URL")
         return

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 from db import bank_surge
-from db.session import Database
 from worker.findings import Finding
 from worker.local import Place
 
@@ -12,12 +11,8 @@ SLOW_S = 60.0
 
 def banks(where: Place) -> Iterator[Finding]:
     """A finding for each thing that somebody should look at, or a good one; none where there are no banks."""
-    at = Database(where.database_url, pool_size=1)
-    try:
-        with at.transaction() as session:
-            state = bank_surge.state(session)
-    finally:
-        at.dispose()
+    with where.database() as at, at.transaction() as session:
+        state = bank_surge.state(session)
     if not state.banks:
         return
     said = f"{state.banks} with {state.entries} entries"

@@ -3,24 +3,19 @@
 from collections.abc import Iterator
 
 from db import drift, registry
-from db.session import Database
 from worker.findings import Finding
 from worker.local import Place
 
 
 def drifted(where: Place) -> Iterator[Finding]:
     """One finding; none before a day was computed. Sources of models that are not active any more do not count."""
-    at = Database(where.database_url, pool_size=1)
-    try:
-        with at.transaction() as session:
-            newest = drift.newest_day(session)
-            if newest is None:
-                return
-            found = [registry.active(session, task) for task in ("tags", "moderation")]
-            active = {model.ref for model in found if model is not None}
-            levels = drift.levels(session, newest.day)
-    finally:
-        at.dispose()
+    with where.database() as at, at.transaction() as session:
+        newest = drift.newest_day(session)
+        if newest is None:
+            return
+        found = [registry.active(session, task) for task in ("tags", "moderation")]
+        active = {model.ref for model in found if model is not None}
+        levels = drift.levels(session, newest.day)
     sums = dict.fromkeys(("drifted", "watch", "ok", "unknown"), 0)
     for (ref, level), sources in levels.items():
         sums[level] += sources if ref in active else 0

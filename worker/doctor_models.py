@@ -11,7 +11,7 @@ from typing import Any
 
 from db import registry, workers
 from db.errors import NotFound
-from db.session import Database, Session
+from db.session import Session
 from worker import model_setup, shipped
 from worker.findings import Finding, first_line
 from worker.local import Place
@@ -35,18 +35,14 @@ class _Known:
 
 def models(where: Place) -> Iterator[Finding]:
     """The active model of each task, then what workers could not load."""
-    at = Database(where.database_url, pool_size=1)
-    try:
-        with at.transaction() as session:
-            active = {task: _known(registry.active(session, task)) for task in ("tags", "moderation")}
-            # Of open jobs, too: a job keeps the version that was active when it was accepted.
-            refused = [
-                (worker["host"], entry, [_by_ref(session, ref) for ref in entry["models"]])
-                for worker in workers.alive(session)
-                for entry in worker["stats"].get("not_loaded", ())
-            ]
-    finally:
-        at.dispose()
+    with where.database() as at, at.transaction() as session:
+        active = {task: _known(registry.active(session, task)) for task in ("tags", "moderation")}
+        # Of open jobs, too: a job keeps the version that was active when it was accepted.
+        refused = [
+            (worker["host"], entry, [_by_ref(session, ref) for ref in entry["models"]])
+            for worker in workers.alive(session)
+            for entry in worker["stats"].get("not_loaded", ())
+        ]
     # Hashing takes seconds: no transaction is open for it.
     for task, model in active.items():
         if model is None:

@@ -3,19 +3,14 @@
 from collections.abc import Iterator
 
 from db import policy_assignments
-from db.session import Database
 from worker.findings import Finding
 from worker.local import Place
 
 
 def policies(where: Place) -> Iterator[Finding]:
     """One finding: the policy that is assigned for the whole installation, or a warning that none is."""
-    at = Database(where.database_url, pool_size=1)
-    try:
-        with at.transaction() as session:
-            name = policy_assignments.deciding_name(session, None, None)
-    finally:
-        at.dispose()
+    with where.database() as at, at.transaction() as session:
+        name = policy_assignments.deciding_name(session, None, None)
     if name is None:
         found = "none is assigned for the whole installation: pictures without an assignment of their own go to people"
         yield Finding("policies", "warning", found, "tagmill policies assign default, or another policy")

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 from db import training, workers
-from db.session import Database
 from worker.alive import SILENT_S
 from worker.findings import Finding
 from worker.local import Place
@@ -17,14 +16,10 @@ def roles(where: Place) -> Iterator[Finding]:
     """One finding for each role with a heartbeat; none where nothing runs."""
     if where.runs is False:
         return
-    at = Database(where.database_url, pool_size=1)
-    try:
-        with at.transaction() as session:
-            heard = workers.heard(session)
-            alive = workers.alive(session, SILENT_S)
-            waiting = training.waiting(session)
-    finally:
-        at.dispose()
+    with where.database() as at, at.transaction() as session:
+        heard = workers.heard(session)
+        alive = workers.alive(session, SILENT_S)
+        waiting = training.waiting(session)
     if not alive and where.runs is None:
         yield Finding("roles", "warning", "no crawler, worker or maintenance is alive", "start them, or: tagmill up")
         return

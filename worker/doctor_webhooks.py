@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator, Sequence
 
 from db import webhook_state, workers
-from db.session import Database
 from db.webhook_secrets import MIN_KEY, key_id
 from db.webhook_state import Endpoint, State
 from worker.alive import SILENT_S
@@ -38,13 +37,9 @@ def webhooks(where: Place) -> Iterator[Finding]:
         found = f"{KEY} has a key of less than {MIN_KEY} characters: no role starts with it"
         yield Finding("webhook key", "broken", found, f"make a longer one: {_NEW}")
         own = []
-    at = Database(where.database_url, pool_size=1)
-    try:
-        with at.transaction() as session:
-            state = webhook_state.state(session)
-            alive = workers.alive(session, SILENT_S)
-    finally:
-        at.dispose()
+    with where.database() as at, at.transaction() as session:
+        state = webhook_state.state(session)
+        alive = workers.alive(session, SILENT_S)
     senders = [
         (f"maintenance on {one['host']}, process {one['pid']},", list(one["stats"]["webhook_keys"]))
         for one in alive

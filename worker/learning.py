@@ -139,12 +139,7 @@ class Learning:
             manifest = splits.split(manifest, imported.hashes, shares, column=data.by, seed=data.seed)
         leaks = splits.leaks(manifest.entries, imported.hashes, data.by)
         root = wanted.images or (wanted.source if wanted.source.is_dir() else wanted.source.parent)
-        found = {
-            "unreadable": len(imported.report.unreadable),
-            "exact_duplicates": len(imported.report.exact_duplicates),
-            "near_duplicates": len(imported.report.near_duplicates),
-            "leaks": len(leaks),
-        }
+        found = {**imported.report.numbers(), "leaks": len(leaks)}
         dataset, manifest = self._stored(manifest, str(root.resolve()), found)
         said = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in found.items())
         self._say(f"dataset {dataset.ref}: {dataset.entries} pictures; {said}")

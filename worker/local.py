@@ -8,10 +8,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from worker.client import Client, ClientError
 from worker.embedded import EmbeddedPostgres, EmbeddedValkey
 from worker.home import Home
+
+if TYPE_CHECKING:
+    from db.session import Database
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,17 @@ class Place:
     model_root: Path
     origin: str
     runs: bool | None = None
+
+    @contextmanager
+    def database(self, *, pool_size: int = 1) -> "Iterator[Database]":
+        """Its database, inside the block."""
+        from db.session import Database
+
+        made = Database(self.database_url, pool_size=pool_size, application_name="tagmill cli")
+        try:
+            yield made
+        finally:
+            made.dispose()
 
 
 @contextmanager
