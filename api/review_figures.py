@@ -52,10 +52,11 @@ def clear(call: Call, review_id: UUID) -> Response:
     """Counted as seen by you; there may be a limit for a day."""
     with call.transaction() as session:
         item = _item(call, session, review_id)
+        picture = _picture(call, item, veiled=False)  # what is gone was not seen
         seen = review_exposure.shown([item])
         limit = call.settings.review_exposure_limit
         review_exposure.count(session, call.account_id, call.actor, seen, limit=limit)
-    return _picture(call, item, veiled=False)
+    return picture
 
 
 class QualityQuery(Parameters):

@@ -80,9 +80,9 @@ _SUMS = text(
       coalesce(sum(c.failed) FILTER (WHERE c.stage = 'ingest'), 0) AS ingest_failed,
       coalesce(sum(c.done) FILTER (WHERE c.stage = 'infer'), 0) AS infer_done,
       coalesce(sum(c.failed) FILTER (WHERE c.stage = 'infer'), 0) AS infer_failed,
-      coalesce(sum((c.reused ->> 'not_modified')::int), 0) AS not_modified,
-      coalesce(sum((c.reused ->> 'known_bytes')::int), 0) AS known_bytes,
-      coalesce(sum((c.reused ->> 'known_scores')::int), 0) AS known_scores,
+      coalesce(sum((c.reused ->> 'not_modified')::int) FILTER (WHERE c.reused <> '{}'), 0) AS not_modified,
+      coalesce(sum((c.reused ->> 'known_bytes')::int) FILTER (WHERE c.reused <> '{}'), 0) AS known_bytes,
+      coalesce(sum((c.reused ->> 'known_scores')::int) FILTER (WHERE c.reused <> '{}'), 0) AS known_scores,
       coalesce(sum(CASE WHEN c.stage = 'infer' THEN c.done + c.failed ELSE c.failed END)
         FILTER (WHERE c.finished_at > now() - interval '60 seconds'), 0) AS recent,
       least(60, extract(epoch FROM now() - greatest(j.started_at, min(c.created_at), j.created_at))) AS window_s,

@@ -277,6 +277,11 @@ def test_pictures_are_veiled_until_asked_for_and_then_counted(
     red, green, blue = picture_of(veiled.data).getpixel((400, 100))  # type: ignore[misc]
     assert max(red, green, blue) - min(red, green, blue) < 8, "grey"
     assert ann.get("/v1/reviews/exposure").get_json()["days"] == [], "a veiled picture does not count"
+    kept = tmp_path / "blobs" / work_key(account.id, sha_of("a"))
+    kept.rename(tmp_path / "away")
+    assert codes(ann.post(f"/v1/reviews/{one['id']}/picture"))[:2] == (404, "not_found")
+    assert ann.get("/v1/reviews/exposure").get_json()["days"] == [], "a picture that is gone was not seen"
+    (tmp_path / "away").rename(kept)
     for _ in range(2):
         clear = ann.post(f"/v1/reviews/{one['id']}/picture")
         assert clear.status_code == 200
