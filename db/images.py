@@ -42,7 +42,8 @@ def known(
 
 
 def record_images(session: Session, account_id: int, images: Sequence[ImageRecord]) -> None:
-    """Add images; of those known already only the working copy changes, to the one that was just made."""
+    """Add images; those known already get the working copy and the facts that were just made. Facts that were not asked
+    for this time stay as they were."""
     if not images:
         return
     rows = [
@@ -124,8 +125,8 @@ _ADD_IMAGES = text(
       made_by bigint)
     ON CONFLICT (account_id, sha256) DO UPDATE SET work_key = excluded.work_key, work_sha256 = excluded.work_sha256,
       made_by = excluded.made_by,
-      pdq = coalesce(images.pdq, excluded.pdq), pdq_quality = coalesce(images.pdq_quality, excluded.pdq_quality),
-      colours = coalesce(images.colours, excluded.colours), sharpness = coalesce(images.sharpness, excluded.sharpness)
+      pdq = coalesce(excluded.pdq, images.pdq), pdq_quality = coalesce(excluded.pdq_quality, images.pdq_quality),
+      colours = coalesce(excluded.colours, images.colours), sharpness = coalesce(excluded.sharpness, images.sharpness)
     WHERE images.work_key <> excluded.work_key OR images.made_by IS DISTINCT FROM excluded.made_by
       OR images.pdq IS NULL AND excluded.pdq IS NOT NULL
       OR images.colours IS NULL AND excluded.colours IS NOT NULL
