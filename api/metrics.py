@@ -27,6 +27,8 @@ _HELP: Final = {
     "bank_entries_wide": "Entries of hash banks that found too many of the pictures there were.",
     "bank_oldest_change_seconds": "Age of the oldest change of a hash bank that is not worked off.",
     "devices": "Worker processes that were heard of lately, by device and whether it works.",
+    "device_busy_seconds": "How long a GPU has computed, since the living processes started.",
+    "device_wall_seconds": "How long it had work in that time.",
     "database_bytes": "Size of the database.",
     "table_bytes": "Size of a table with its indexes and partitions, of those from 1 MiB on.",
     "blob_bytes": "Size of the blob store by kind, as a crawler last counted it.",

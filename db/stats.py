@@ -25,7 +25,8 @@ def samples(session: Session) -> list[Sample]:
     (`tagmill_webhook_metrics`); hits and quarantined entries of hash banks (`tagmill_bank_metrics`); devices of
     workers, bytes in the database and in the blob store (`tagmill_system_metrics`); items of the last hour for which
     something was reused (`tagmill_reuse_metrics`); pictures that living processes have decided late since their start;
-    what waits for people, as maintenance counted it last (`db.review_load`)."""
+    how long GPUs computed, and had work, since then; what waits for people, as maintenance counted it last
+    (`db.review_load`)."""
     rows = session.execute(
         text(
             "SELECT name, labels, value FROM tagmill_metrics()"
@@ -38,6 +39,11 @@ def samples(session: Session) -> list[Sample]:
             " UNION ALL SELECT 'late_pictures', jsonb_build_object('role', role), sum((stats ->> 'late')::float8)"
             " FROM workers WHERE stats ? 'late' AND gone_at IS NULL AND last_seen_at > now() - interval '30 seconds'"
             " GROUP BY role"
+            " UNION ALL SELECT told.name, jsonb_build_object('device', stats ->> 'device'),"
+            " sum((stats ->> told.of)::float8) FROM workers, (VALUES ('device_busy_seconds', 'device_busy_s'),"
+            " ('device_wall_seconds', 'device_wall_s')) told (name, of)"
+            " WHERE stats ? told.of AND gone_at IS NULL AND last_seen_at > now() - interval '30 seconds'"
+            " GROUP BY told.name, stats ->> 'device'"
         )
     )
     found = [Sample(name, dict(labels), float(value)) for name, labels, value in rows]

@@ -25,7 +25,7 @@ from ml.errors import BackendError
 from ml.openvino_runtime import SIZES, Compiled
 from ml.presets import Preset
 
-__all__ = ["TOLERANCE", "Backend", "Builder", "Chosen", "Reference", "choose", "converted", "probe"]
+__all__ = ["TOLERANCE", "Backend", "Builder", "Chosen", "Reference", "choose", "converted", "made_pictures", "probe"]
 
 Family = Literal["auto", "reference", "fused", "openvino", "cuda"]
 
@@ -58,8 +58,7 @@ class TorchBackend:
         self.name = f"{device.type if device.type != 'cpu' else 'fused' if fused else 'reference'}-{precision}"
         self._layout = torch.channels_last if fused else torch.contiguous_format
         self._cuda = device.type == "cuda"
-        self._autocast = self._cuda and precision == "bf16"
-        self._dtype = torch.bfloat16 if precision == "bf16" and not self._cuda else torch.float32
+        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._normaliser = preset.normaliser().to(device)
         folded = _folded(network) if fused else network
         self._network = folded.to(device, self._dtype).to(memory_format=self._layout)
@@ -71,10 +70,7 @@ class TorchBackend:
                 logits: Tensor = self._network(ready)
                 return logits.float()
             # TF32 is on by default for convolutions and would make "fp32" three decimal digits.
-            with (
-                torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=self._autocast),
-                torch.autocast("cuda", torch.bfloat16, enabled=self._autocast),
-            ):
+            with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
                 logits = self._network(ready)
             return logits.float()
 
@@ -212,12 +208,17 @@ def _folded(network: nn.Module) -> nn.Module:
 
 
 def probe(preset: Preset) -> Tensor:
-    """Four made pictures as the preset gives them, the same on every machine: soft coloured fields with grain."""
+    """The made pictures as the preset gives them."""
+    return torch.stack([preset(picture) for picture in made_pictures()])
+
+
+def made_pictures() -> list[Tensor]:
+    """Four pictures, uint8 3×H×W, the same on every machine: soft coloured fields with grain."""
     generator = torch.Generator().manual_seed(20_240_601)
     pictures = []
     for cells in (3, 5, 9, 17):
         coarse = torch.rand(1, 3, cells, cells, generator=generator) * 255
         smooth = F.interpolate(coarse, size=(448, 384), mode="bicubic", align_corners=False)[0]
         grain = torch.randn(3, 448, 384, generator=generator) * 12
-        pictures.append(preset((smooth + grain).clamp(0, 255).to(torch.uint8)))
-    return torch.stack(pictures)
+        pictures.append((smooth + grain).clamp(0, 255).to(torch.uint8))
+    return pictures

@@ -5,43 +5,28 @@ score.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ml import architectures, backends, onnx_model, presets
+from ml import architectures, backends, lanes, onnx_model, presets
 from ml.artifact import Artifact
 from ml.backends import Chosen
 from ml.card import ONNX
 from ml.choice import Choice
+from ml.device_predictor import DEPTH, OnDevice, Outcome, Pending
 from ml.errors import PredictError
+from ml.lanes import Lanes, is_out_of_memory
+from ml.loaded import Loaded, Prepared, pixels
 from ml.scores import LabelSet, Scores, Tag
 from ml.views import VIEWS
 from ml.working_copy import PrepareError, decode
 
 __all__ = ["PredictError", "Predictor", "PrepareError", "Prepared", "Scores", "Tag"]
 
-BATCH_SIZE = {"cpu": 8, "cuda": 128}  # above 8 a CPU core loses up to 2.6 × to its caches
-_OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory")
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """One picture, ready for every model: one tensor per preset, shared by models with the same preset. `picture`: its
-    pixels, where a model may look at it again."""
-
-    inputs: tuple[Tensor, ...]
-    picture: Tensor | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    labels: LabelSet
-    chosen: backends.Chosen
-    input: int  # position of its preset's tensor in Prepared.inputs
-    preset: presets.Preset
+BATCH_SIZE = 8  # above 8 a CPU core loses up to 2.6 × to its caches; a GPU's is searched for
 
 
 class Predictor:
@@ -49,8 +34,9 @@ class Predictor:
 
     `backend`: auto, reference, fused, openvino or cuda; "auto" takes the fastest that agrees with fp32, per model,
     beginning with the one of `choices` (by name@version): what was measured here before. `batch_size` defaults to 8 on
-    a CPU and 128 on CUDA and shrinks for good when memory runs out. `threads`: torch's threads for one operation, for
-    the whole process; decoding wants the other cores.
+    a CPU; on a GPU the best is searched for. It shrinks for good when memory runs out. `threads`: torch's threads for
+    one operation, for the whole process; decoding wants the other cores. `decoder`, on a GPU: cpu, nvjpeg, or auto:
+    what is faster than `decode_threads` CPU threads. `on`: the device's lanes, if not its usual ones.
     """
 
     def __init__(
@@ -62,6 +48,9 @@ class Predictor:
         batch_size: int | None = None,
         threads: int = 1,
         choices: Mapping[str, Choice] | None = None,
+        decoder: str = "cpu",
+        decode_threads: int = 1,
+        on: Lanes | None = None,
     ) -> None:
         refs = [artifact.card.ref for artifact in artifacts]
         if not refs:
@@ -70,10 +59,16 @@ class Predictor:
             raise PredictError("duplicate_model", f"the same model twice: {', '.join(refs)}")
         torch.set_num_threads(threads)
         self.device = torch.device(device)
-        self.batch_size = batch_size or BATCH_SIZE.get(self.device.type, 8)
+        self.batch_size = batch_size or BATCH_SIZE
         self.presets: list[presets.Preset] = []
         self._choices = choices or {}
-        self._models: list[_Loaded] = [self._ready(artifact, backend, threads) for artifact in artifacts]
+        self._models: list[Loaded] = [self._ready(artifact, backend, threads) for artifact in artifacts]
+        self.gpu: OnDevice | None = None
+        if on is not None or self.device.type == "cuda":
+            self.gpu = OnDevice(lambda: self._models, self.presets, on or lanes.of(self.device), batch_size)
+            self.batch_size = self.gpu.line.size
+            if decoder != "cpu":
+                self.gpu.choose_decoder(self.prepare, decoder, decode_threads)
 
     @property
     def models(self) -> dict[str, str]:
@@ -83,13 +78,29 @@ class Predictor:
     @property
     def backends(self) -> dict[str, backends.Chosen]:
         """The backend chosen for every model, by name@version."""
-        return {model.labels.ref: model.chosen for model in self._models}
+        said = {} if self.gpu is None or self.gpu.line.no_graphs is None else {"cuda-graphs": self.gpu.line.no_graphs}
+        return {
+            model.labels.ref: replace(model.chosen, refused=model.chosen.refused | said) if said else model.chosen
+            for model in self._models
+        }
+
+    @property
+    def depth(self) -> int:
+        """How many batches may be under way while the next is made ready; 0: `predict` is what there is."""
+        return 0 if self.gpu is None else DEPTH
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What the GPU has counted; empty where there is none."""
+        return {} if self.gpu is None else self.gpu.figures
 
     def prepare(self, data: bytes) -> Prepared:
-        """Decode one working copy (JPEG; PNG is taken too) and run the presets on it, on the CPU.
+        """Decode one working copy (JPEG; PNG is taken too) and run the presets on it, on the CPU or later on the GPU.
 
         Raises PrepareError. Working copies are our own encoder's; bytes from outside belong to `ml.images`.
         """
+        if self.gpu is not None and self.gpu.takes(data):
+            return Prepared((), None, data)
         picture = decode(data)
         again = any(preset.views > 1 for preset in self.presets)
         return Prepared(tuple(preset(picture) for preset in self.presets), picture if again else None)
@@ -99,6 +110,8 @@ class Predictor:
 
         Raises PredictError('out_of_memory') when not even a single picture fits.
         """
+        if self.gpu is not None:
+            return [_good(outcome) for outcome in self.submit(pictures).result()]
         results: list[dict[str, Scores]] = []
         while len(results) < len(pictures):
             part = pictures[len(results) : len(results) + self.batch_size]
@@ -112,14 +125,23 @@ class Predictor:
             results += rows
         return results
 
-    def _ready(self, artifact: Artifact, family: str, threads: int) -> _Loaded:
+    def submit(self, pictures: Sequence[Prepared]) -> Pending:
+        """Send pictures to the GPU and come back at once; on a CPU, predict. Raises what `predict` does."""
+        if self.gpu is None:
+            done: list[Outcome] = [*self.predict(pictures)]
+            return Pending(lambda: True, lambda: done)
+        sent = self.gpu.submit(pictures)
+        self.batch_size = self.gpu.line.size
+        return sent
+
+    def _ready(self, artifact: Artifact, family: str, threads: int) -> Loaded:
         card = artifact.card
         preset = presets.from_card(card.preset)
         labels = LabelSet(card)
         chosen = self._choose(artifact, preset, labels, family, threads)
         if preset not in self.presets:
             self.presets.append(preset)
-        return _Loaded(labels, chosen, self.presets.index(preset), preset)
+        return Loaded(labels, chosen, self.presets.index(preset), preset)
 
     def _choose(
         self, artifact: Artifact, preset: presets.Preset, labels: LabelSet, family: str, threads: int
@@ -142,11 +164,10 @@ class Predictor:
         )
 
     def _forward(self, pictures: Sequence[Prepared]) -> list[dict[str, Scores]]:
-        batches = [self._upload([picture.inputs[at] for picture in pictures]) for at in range(len(self.presets))]
+        batches = [torch.stack([picture.inputs[at] for picture in pictures]) for at in range(len(self.presets))]
         with torch.inference_mode():
             scores = [self._scores(model, batches[model.input], pictures) for model in self._models]
-            # Only here does the CPU wait for the device.
-            values = [tensor.cpu().numpy().astype(np.float32, copy=False) for tensor in scores]
+            values = [tensor.numpy().astype(np.float32, copy=False) for tensor in scores]
         lengths = {len(array) for array in values}
         if lengths != {len(pictures)}:
             raise PredictError("wrong_output_length", f"{sorted(lengths)} results for {len(pictures)} pictures")
@@ -158,17 +179,17 @@ class Predictor:
             for at in range(len(pictures))
         ]
 
-    def _scores(self, model: _Loaded, batch: Tensor, pictures: Sequence[Prepared]) -> Tensor:
+    def _scores(self, model: Loaded, batch: Tensor, pictures: Sequence[Prepared]) -> Tensor:
         """Scores N×labels of one model; pictures that it is not sure of get the mean over its preset's views."""
         scores = model.labels.activate(model.chosen.backend.forward(batch))
         if model.preset.views == 1 or len(scores) != len(pictures):
             return scores
         unsure = (~model.labels.sure(scores, model.preset.sure)).nonzero()[:, 0].tolist()
-        again = [_pixels(pictures[at]) for at in unsure]
+        again = [pixels(pictures[at]) for at in unsure]
         total = scores[unsure]
         for view in VIEWS[1 : model.preset.views] if again else ():
             found = model.labels.activate(
-                model.chosen.backend.forward(self._upload([model.preset(view(picture)) for picture in again]))
+                model.chosen.backend.forward(torch.stack([model.preset(view(picture)) for picture in again]))
             )
             if len(found) != len(again):
                 raise PredictError("wrong_output_length", f"{len(found)} results for {len(again)} pictures")
@@ -176,26 +197,16 @@ class Predictor:
         scores[unsure] = total / model.preset.views
         return scores
 
-    def _upload(self, tensors: list[Tensor]) -> Tensor:
-        if self.device.type != "cuda":
-            return torch.stack(tensors)
-        shape = (len(tensors), *tensors[0].shape)
-        pinned = torch.empty(shape, dtype=tensors[0].dtype, pin_memory=True)
-        return torch.stack(tensors, out=pinned).to(self.device, non_blocking=True)
-
     def _shrink(self, tried: int, error: BaseException) -> None:
         """Halve the batch after running out of memory; anything else is raised again."""
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(
-            sign in str(error) for sign in _OUT_OF_MEMORY
-        ):
+        if not is_out_of_memory(error):
             raise error
         if tried == 1:
             raise PredictError("out_of_memory", f"a single picture does not fit on {self.device}") from error
         self.batch_size = tried // 2
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
 
 
-def _pixels(prepared: Prepared) -> Tensor:
-    assert prepared.picture is not None, "prepared by a predictor whose models look only once"
-    return prepared.picture
+def _good(outcome: Outcome) -> dict[str, Scores]:
+    if isinstance(outcome, PrepareError):
+        raise outcome
+    return dict(outcome)

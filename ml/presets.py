@@ -28,7 +28,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Preset(Protocol):
-    """Input: uint8 RGB, 3×H×W, on the CPU. `views`, `sure`: see NsfwjsPreset; with one view there is no second look."""
+    """Input: uint8 RGB, 3×H×W or N×3×H×W, on the CPU, or on the GPU that decoded it.
+
+    `views`, `sure`: see NsfwjsPreset; with one view there is no second look.
+    """
 
     name: ClassVar[str]
 
@@ -120,8 +123,9 @@ class NsfwjsPreset:
     def __call__(self, picture: "Tensor") -> "Tensor":
         import torch.nn.functional as F
 
-        batch = picture.unsqueeze(0).float()
-        return F.interpolate(batch, size=(self.size, self.size), mode="bilinear", align_corners=True)[0]
+        batch = picture.float().reshape(-1, *picture.shape[-3:])
+        made = F.interpolate(batch, size=(self.size, self.size), mode="bilinear", align_corners=True)
+        return made.reshape(*picture.shape[:-2], self.size, self.size)
 
     def plain(self, picture: Image.Image) -> npt.NDArray[Any]:
         pixels = np.asarray(picture)

@@ -1,11 +1,12 @@
 """From a network's logits to named scores; knows labels and activations, no network and no picture."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 from ml.card import ModelCard
@@ -37,6 +38,7 @@ class LabelSet:
         self._groups = [
             (card.head[group], card.temperature_of(group), np.array(at)) for group, at in card.groups.items()
         ]
+        self._columns: dict[Any, list[Tensor]] = {}
 
     def activate(self, logits: "Tensor") -> "Tensor":
         """Logits N×labels → scores N×labels, float32 in 0…1: per group softmax (sums to 1) or sigmoid."""
@@ -47,8 +49,7 @@ class LabelSet:
             head, temperature, _ = self._groups[0]
             return _activate(head, logits / temperature)
         scores = torch.empty_like(logits)
-        for head, temperature, positions in self._groups:
-            at = torch.from_numpy(positions).to(logits.device)
+        for (head, temperature, _), at in zip(self._groups, self._on(logits.device), strict=True):
             scores[:, at] = _activate(head, logits[:, at] / temperature)
         return scores
 
@@ -65,10 +66,19 @@ class LabelSet:
         import torch
 
         rows = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
-        for head, _, positions in self._groups:
-            group = scores[:, torch.from_numpy(positions).to(scores.device)]
+        for (head, _, _), at in zip(self._groups, self._on(scores.device), strict=True):
+            group = scores[:, at]
             rows &= group.amax(1) >= least if head == "softmax" else (torch.maximum(group, 1 - group) >= least).all(1)
         return rows
+
+    def _on(self, device: "torch.device") -> "list[Tensor]":
+        """The columns of each group, copied to a device once: a CUDA graph cannot copy from the host."""
+        import torch
+
+        if device not in self._columns:
+            with torch.inference_mode(mode=False):
+                self._columns[device] = [torch.from_numpy(positions).to(device) for _, _, positions in self._groups]
+        return self._columns[device]
 
     def plainly_sure(self, scores: Array, least: float) -> npt.NDArray[np.bool_]:
         """`sure` without torch."""

@@ -23,6 +23,7 @@ from ml import batcher
 from ml.scores import Scores
 from worker import verdicts
 from worker.infer_work import Analyses, Work
+from worker.log import get
 from worker.predictors import ModelUnavailable
 
 if TYPE_CHECKING:
@@ -39,6 +40,23 @@ CODES = {
     "corrupt_working_copy": "blob_altered",
     "scores_not_finite": "inference_failed",
 }
+
+
+class Device:
+    """A predictor's device, and what it counted since somebody asked last."""
+
+    def __init__(self, predictor: batcher.Predicts) -> None:
+        self.predictor = predictor
+        self.beside = isinstance(predictor, batcher.Submits) and predictor.depth > 0
+        self._told = self._figures()
+
+    def since_last(self) -> dict[str, float]:
+        """By name of the counter."""
+        told, self._told = self._told, self._figures()
+        return {name: value - told[name] for name, value in self._told.items()}
+
+    def _figures(self) -> dict[str, float]:
+        return dict(self.predictor.figures) if isinstance(self.predictor, batcher.Submits) else {}
 
 
 class Stream:
@@ -78,10 +96,11 @@ class Stream:
 
     def _score(self, first: Work, predictor: batcher.Predicts) -> None:
         settings = self._stage.settings
+        self._device = Device(predictor)
         scored = batcher.stream(
             self._source(first),
             predictor,
-            decode_threads=settings.decode_threads,
+            decode_threads=settings.decoders(gpu=self._device.beside),
             batch_size=settings.batch_size,
             ahead=settings.infer_ahead,
             expected=(BlobError, OSError),
@@ -174,6 +193,11 @@ class Stream:
             forward_s=now.forward_s - last.forward_s,
             starved_s=now.starved_s - last.starved_s,
         )
+        if self._device.beside:
+            since = self._device.since_last()
+            self._stage.counters.add(device_wall_s=now.wall_s - last.wall_s, **since)
+            if since["device_out_of_memory"]:
+                get("infer").warning("out of memory, the batch is halved", batch=self._device.predictor.batch_size)
         self._counted = replace(now)
 
     def _record(self, work: Work) -> None:

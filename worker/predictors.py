@@ -1,9 +1,9 @@
 """Loads the models that a job pinned, once per process; a model that does not load is left alone for a while."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from db import registry
 from db.errors import NotFound, Unavailable
@@ -17,6 +17,9 @@ from worker.log import get
 from worker.settings import WorkerSettings
 from worker.sleeping import SleepingPredictor
 from worker.tuned import Tuned
+
+if TYPE_CHECKING:
+    from ml.device_predictor import OnDevice
 
 # Of torch and of the device come RuntimeError (CUDA's errors among them), ValueError, ImportError and MemoryError.
 DOES_NOT_LOAD = (ModelError, NotFound, OSError, RuntimeError, ValueError, ImportError, MemoryError)
@@ -111,16 +114,44 @@ class Predictors:
             except (BackendError, OSError) as error:
                 self._log.info("models need torch", models=refs, reason=str(error))
 
+        return self._with_torch(expected, folders, choices)
+
+    def _with_torch(
+        self, expected: Mapping[str, str], folders: Mapping[str, Path], choices: Mapping[str, Choice]
+    ) -> Predicts:
+        from ml import lanes
         from ml.predictor import Predictor
 
-        return Predictor(
-            [artifact.load(folders[ref], expected[ref]) for ref in refs],
+        settings, gpu = self._settings, lanes.name(self._device)
+        tuned = None if gpu is None else Tuned(settings.model_root, device=gpu)
+        known = None if tuned is None else tuned.batch(expected.values())
+        predictor = Predictor(
+            [artifact.load(folders[ref], sha256) for ref, sha256 in expected.items()],
             device=self._device,
             backend=settings.backend,
-            batch_size=settings.batch_size,
+            batch_size=settings.batch_size or known,
             threads=settings.threads,
             choices=choices,
+            decoder=settings.gpu_decode,
+            decode_threads=settings.decoders(gpu=gpu is not None),
         )
+        if tuned is not None and predictor.gpu is not None:
+            self._say(tuned, expected.values(), predictor.gpu, predictor.batch_size)
+        return predictor
+
+    def _say(self, tuned: Tuned, weights: Collection[str], gpu: "OnDevice", batch: int) -> None:
+        """Log how a GPU runs the models, and remember the batch size that was searched for."""
+        decoder, why = gpu.decoder
+        self._log.info(
+            "models on a GPU", gpu=tuned.device, batch=batch, searched=gpu.searched, decoder=decoder,
+            not_nvjpeg=why, no_graphs=gpu.line.no_graphs,
+        )  # fmt: skip
+        if not gpu.searched:
+            return
+        try:
+            tuned.remember_batch(weights, batch, images_s=gpu.searched.get(batch))
+        except OSError as error:
+            self._log.warning("batch size not remembered", error=str(error))
 
     def _choices(self, sha256_of: Mapping[str, str]) -> dict[str, Choice]:
         """What `tagmill tune` found for these models on this kind of machine."""

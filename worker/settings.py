@@ -1,5 +1,6 @@
 """Settings of crawlers, workers and maintenance, read from TAGMILL_* variables; they connect to nothing."""
 
+import os
 from ipaddress import ip_network
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -128,9 +129,21 @@ class WorkerSettings(StorageSettings):
         description="CPU workers load no torch where OpenVINO runs all models: a fifth of the memory; preparing a "
         "picture takes 0.8 ms more CPU time.",
     )
-    batch_size: int | None = Field(None, ge=1, description="Pictures per forward pass; unset: by device.")
+    batch_size: int | None = Field(
+        None, ge=1, description="Pictures per forward pass; unset: 8 on a CPU, the best of 16 to 512 on a GPU."
+    )
     threads: int = Field(1, ge=1, description="Threads of one forward pass on a CPU.")
-    decode_threads: int = Field(2, ge=1, description="Threads that decode working copies ahead.")
+    decode_threads: int | None = Field(
+        None,
+        ge=1,
+        description="Threads that decode working copies ahead; unset: 2 on a CPU; on GPUs all cores but two, in equal "
+        "parts for the worker processes.",
+    )
+    gpu_decode: Literal["cpu", "nvjpeg", "auto"] = Field(
+        "cpu",
+        description="Who decodes working copies for a GPU: CPU threads, the GPU where its scores agree (nvjpeg), or "
+        "whichever is faster when a model is loaded (auto).",
+    )
     infer_ahead: int = Field(64, ge=1, description="Decoded pictures kept ahead of the device.")
     infer_budget_s: float = Field(300, gt=0, description="Time after which an inference task hands back.")
     warm_models: bool = Field(
@@ -188,6 +201,12 @@ class WorkerSettings(StorageSettings):
         ge=0,
         description="A test build's models sleep so long for a picture and compute nothing; refused without it.",
     )
+
+    def decoders(self, *, gpu: bool) -> int:
+        """How many threads of one worker process decode."""
+        if self.decode_threads is not None:
+            return self.decode_threads
+        return max(2, ((os.cpu_count() or 1) - 2) // len(self.devices)) if gpu else 2
 
     @field_validator("allow_cidrs", "deny_cidrs", "allow_ports", "devices", mode="before")
     @classmethod

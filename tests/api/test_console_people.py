@@ -94,7 +94,9 @@ def test_the_system_page_says_what_metrics_says(
     submitted(owner_db, other, urls("a"))
     with owner_db.transaction() as session:
         workers.beat(session, uuid7(), "crawler", "host-7", 4711, {"work_bytes": 12_300_000.0, "raw_bytes": 5.0})
-        workers.beat(session, uuid7(), "worker", "host-8", 4712, {"device": "cuda:3", "busy": True, "not_loaded": []})
+        workers.beat(session, uuid7(), "worker", "host-8", 4712, {
+            "device": "cuda:3", "busy": True, "not_loaded": [], "device_busy_s": 31.0, "device_wall_s": 40.0,
+        })  # fmt: skip
         job = session.execute(text("SELECT id FROM jobs")).scalar_one()
         session.execute(
             text(
@@ -109,11 +111,13 @@ def test_the_system_page_says_what_metrics_says(
         flow = stats.throughput(session)
     assert samples["database_bytes"].value > 1_000_000
     assert samples["devices"].labels == {"device": "cuda:3", "busy": "true"}
+    busy, wall = samples["device_busy_seconds"], samples["device_wall_seconds"]
+    assert (busy.labels, busy.value, wall.value) == ({"device": "cuda:3"}, 31.0, 40.0)
     assert sum(items for _, items in flow["infer"]) == 9
     assert len(flow["infer"]) == len(flow["ingest"]) == 60
     browser = browse("viewer", operator=True)
     page = browser.page("/console/system")
-    for words in ("host-7", "host-8", "cuda:3", "busy", "12.3", "http_404", "No maintenance"):
+    for words in ("host-7", "host-8", "cuda:3", "busy", "GPU idle 22 %", "12.3", "http_404", "No maintenance"):
         assert words in page.text, words
     assert page.all("div", **{"data-refresh": "/console/system/now"})
     assert browser.page("/console/system/now").all("div", **{"data-refresh": "/console/system/now"})
