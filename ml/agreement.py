@@ -8,7 +8,10 @@ from ml.card import Precision
 # a backend may show on the probe. fp32 differs by the order of sums only (1e-6 measured); bf16 keeps 8 bits
 # of mantissa (0.3–0.7 % measured on trained torchvision classifiers; weights that came out of quantisation
 # reach 5–11 % and fail).
-TOLERANCE: dict[Precision, tuple[float, float]] = {"fp32": (5e-5, 1e-4), "bf16": (2e-2, 2e-2)}
+# int8 is compared with what the same int8 network gave where the evaluation judged it, not with fp32: how far it is
+# from fp32 is the evaluation's to judge. Integers are summed exactly, so processors with VNNI agree to the last bit
+# (measured: 0 for AVX2 and AVX-512 with VNNI); without it sums saturate and logits are 3–4 % off, which fails.
+TOLERANCE: dict[Precision, tuple[float, float]] = {"fp32": (5e-5, 1e-4), "bf16": (2e-2, 2e-2), "int8": (1e-2, 1e-2)}
 
 
 def agrees(precision: Precision, gap: float, relative: float) -> bool:

@@ -14,7 +14,10 @@ from ml.errors import ArtifactError
 
 Task = Literal["tags", "moderation"]
 Head = Literal["softmax", "sigmoid"]
-Precision = Literal["fp32", "bf16"]
+CardPrecision = Literal["fp32", "bf16"]
+Precision = Literal[
+    "fp32", "bf16", "int8"
+]  # what a backend computes in; int8 is never a card's to allow: `ml.quantise`
 
 MAX_LABELS = 100_000
 ONNX = "onnx"  # the architecture of a network that came as an ONNX file
@@ -52,7 +55,7 @@ class ModelCard:
     labels: tuple[Label, ...]
     head: Mapping[str, Head]
     preset: Mapping[str, Any]
-    precision: Precision = "fp32"
+    precision: CardPrecision = "fp32"
     temperature: float | Mapping[str, float] = 1.0
     metrics: Mapping[str, Any] = field(default_factory=dict)
     data_manifest_sha256: str | None = None
@@ -108,7 +111,9 @@ def from_dict(document: object) -> ModelCard:
         labels=labels,
         head=_heads(document.get("head"), labels),
         preset=_preset(document.get("preset")),
-        precision=cast("Precision", _choice(document.get("precision", "fp32"), "precision", get_args(Precision))),
+        precision=cast(
+            "CardPrecision", _choice(document.get("precision", "fp32"), "precision", get_args(CardPrecision))
+        ),
         temperature=_temperatures(document.get("temperature", 1.0), labels),
         metrics=MappingProxyType(_object(document.get("metrics", {}), "metrics")),
         data_manifest_sha256=_sha256(document.get("data_manifest_sha256")),

@@ -29,6 +29,11 @@ class BackendError(ModelError):
     """No backend can be used. Codes: backend_unknown, backend_unavailable, backend_disagrees."""
 
 
+class QuantiseError(ModelError):
+    """A network is not offered in int8. Codes: int8_loses_accuracy, int8_unproven, int8_forbidden, int8_not_possible,
+    extra_missing."""
+
+
 class PredictError(ModelError):
     """No batch can run. Codes: no_models, duplicate_model, out_of_memory, wrong_output_length."""
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from torchvision.models import get_model_weights
 
 from ml import architectures
-from ml.card import Label, ModelCard, Precision
+from ml.card import CardPrecision, Label, ModelCard
 from ml.errors import ArtifactError
 from ml.presets import ImagenetPreset, to_card
 
@@ -19,7 +19,7 @@ def card(
     *,
     source: str,
     licence: str,
-    precision: Precision = "fp32",
+    precision: CardPrecision = "fp32",
 ) -> ModelCard:
     """The card for torchvision's `architecture` with 1000 outputs in torchvision's category order."""
     return ModelCard(

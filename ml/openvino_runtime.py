@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ml.errors import BackendError
 
 Array = npt.NDArray[np.float32]
-HINTS = {"fp32": "f32", "bf16": "bf16"}
+HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # of int8: for what was not quantised
 # What a network is compiled for where nobody has measured. Of 1, 2, 4, 8 and 16 pictures at a time, one thread, 4 was
 # the fastest or within 4 % of it for MobileNetV2 and V3 in fp32; 8 lost 12 % with the one and won 1 % with the other.
 # In bf16 8 was 7 % ahead of 4 with V3, 4 % behind with V2. `ml.tuning` measures.

@@ -148,13 +148,22 @@ def cpu_has_bf16() -> bool:
 def _choose(card: ModelCard, labels: LabelSet, network: Exported, threads: int, remembered: Choice | None) -> Chosen:
     lowest: list[Precision] = ["bf16", "fp32"] if card.precision == "bf16" and cpu_has_bf16() else ["fp32"]
     candidates = [Choice("openvino", precision, max(SIZES)) for precision in lowest]
+    if network.int8 is not None and remembered is not None and remembered.precision == "int8":
+        candidates.insert(0, remembered)  # never by itself: only where it was measured to be the fastest
     refused: dict[str, str] = {}
     for choice in candidates if remembered is None else remembered.before(candidates):
-        compiled = Compiled(
-            network.model, network.inputs.shape[1:], choice.sizes, precision=choice.precision, threads=threads
-        )
-        at = turns(len(network.inputs), compiled.sizes)
-        found, expected = compiled.infer(network.inputs[at]), network.logits[at]
+        own = network.int8 if choice.precision == "int8" and network.int8 is not None else network
+        try:
+            compiled = Compiled(
+                own.model, own.inputs.shape[1:], choice.sizes, precision=choice.precision, threads=threads
+            )
+        except BackendError as error:
+            if own is network:
+                raise
+            refused[choice.name] = error.detail
+            continue
+        at = turns(len(own.inputs), compiled.sizes)
+        found, expected = compiled.infer(own.inputs[at]), own.logits[at]
         if found.shape != expected.shape:
             raise BackendError("backend_disagrees", f"{card.ref} gives {found.shape}, its export {expected.shape}")
         gap = float(np.abs(labels.plain(found) - labels.plain(expected)).max())

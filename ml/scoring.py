@@ -17,13 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ml import batcher, images
-from ml.batcher import Failure
+from ml.batcher import Failure, Predicts
 from ml.card import ModelCard
 from ml.errors import DatasetError
 from ml.evaluation import Unread
 from ml.manifest import Entry, Group, Manifest, named
 from ml.metrics import UNKNOWN, Scored
-from ml.predictor import Predictor
 from ml.scores import Scores
 
 Predictions = Iterable[tuple[Entry, Mapping[str, npt.NDArray[np.floating]] | Failure]]
@@ -47,8 +46,12 @@ class ChangedPicture(Exception):
     code = "picture_changed"
 
 
+UNREADABLE = (OSError, images.ImageError, ChangedPicture)
+"""What `working_copy` raises of a picture that cannot be scored."""
+
+
 def predictions(
-    predictor: Predictor,
+    predictor: Predicts,
     card: ModelCard,
     entries: Iterable[Entry],
     root: Path,
@@ -60,10 +63,9 @@ def predictions(
     groups = {group: np.array(positions) for group, positions in card.groups.items()}
     # Keyed by position: an entry holds mappings and cannot be a key itself.
     listed = tuple(entries)
-    read = _original if originals else _working_copy
+    read = _original if originals else working_copy
     source = ((at, partial(read, root, entry)) for at, entry in enumerate(listed))
-    expected = (OSError, images.ImageError, ChangedPicture)
-    for at, outcome in batcher.stream(source, predictor, decode_threads=decode_threads, expected=expected):
+    for at, outcome in batcher.stream(source, predictor, decode_threads=decode_threads, expected=UNREADABLE):
         if isinstance(outcome, Failure):
             yield listed[at], outcome
         else:
@@ -140,7 +142,7 @@ def _read(root: Path, entry: Entry) -> bytes:
     return data
 
 
-def _working_copy(root: Path, entry: Entry) -> bytes:
+def working_copy(root: Path, entry: Entry) -> bytes:
     """As ingest makes it, JPEG draft included."""
     picture = images.read(_read(root, entry), images.Limits(draft_short_side=SHORT_SIDE))
     return images.working_copy(picture, SHORT_SIDE, QUALITY)

@@ -12,7 +12,7 @@ import torch
 
 from ml.augment import Augmentation
 from ml.backends import cpu_has_bf16
-from ml.card import Precision
+from ml.card import CardPrecision
 from ml.errors import TrainingError
 from ml.presets import ImagenetPreset, WholePreset
 
@@ -97,7 +97,7 @@ class TrainConfig:
     cache_side: int = 256
     checkpoint_steps: int = 200
     half_weights: bool = True
-    serve_precision: Precision = "fp32"
+    serve_precision: CardPrecision = "fp32"
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from ml import architectures, backends, onnx_model, presets
-from ml.agreement import agrees, apart
+from ml.agreement import agrees, apart, turns
 from ml.artifact import Artifact
-from ml.backends import Backend, Builder, Reference
+from ml.backends import Backend, Builder, OpenVinoBackend, Reference
 from ml.card import ONNX, Precision
 from ml.choice import Choice
 from ml.errors import BackendError
+from ml.exported import Exported
 from ml.openvino_runtime import SIZES
 from ml.scores import LabelSet
 
@@ -58,9 +59,15 @@ class Tuned:
 
 
 def tune(
-    artifact: Artifact, *, seconds: float = 20.0, threads: int = 1, clock: Callable[[], float] = time.process_time
+    artifact: Artifact,
+    *,
+    seconds: float = 20.0,
+    threads: int = 1,
+    int8: Exported | None = None,
+    clock: Callable[[], float] = time.process_time,
 ) -> Tuned:
-    """Measure one model for about so many seconds of CPU time, and no shorter than a few passes each.
+    """Measure one model for about so many seconds of CPU time, and no shorter than a few passes each. `int8`: its
+    network in int8, where an evaluation lets it run so.
 
     Raises ArtifactError where the weights do not fit their card, and BackendError('backend_unavailable') for a network
     that nothing here can run.
@@ -68,7 +75,7 @@ def tune(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        ways = _Ways(artifact, threads)
+        ways = _Ways(artifact, threads, int8)
         measured = _measured(ways, seconds, clock)
     finally:
         torch.set_num_threads(before)
@@ -93,9 +100,9 @@ def best(measured: tuple[Measured, ...]) -> Choice | None:
 class _Ways:
     """The candidates of one model, how each is built, and how far from the reference it is."""
 
-    def __init__(self, artifact: Artifact, threads: int) -> None:
+    def __init__(self, artifact: Artifact, threads: int, int8: Exported | None) -> None:
         card = artifact.card
-        self._card, self._threads = card, threads
+        self._card, self._threads, self._int8 = card, threads, int8
         self._preset = presets.from_card(card.preset)
         self._scores = LabelSet(card).activate
         self.pictures: Tensor = backends.probe(self._preset)
@@ -120,9 +127,14 @@ class _Ways:
         for precision in precisions:
             for family in families:
                 yield from (Choice(family, precision, batch) for batch in batches[family])
+        if self._int8 is not None:
+            yield from (Choice("openvino", "int8", batch) for batch in BATCHES)
 
     def build(self, choice: Choice) -> Backend:
         """Raises BackendError('backend_unavailable')."""
+        if choice.precision == "int8" and self._int8 is not None:
+            size, sizes = self._preset.size, choice.sizes
+            return OpenVinoBackend(self._int8.model, size, "int8", threads=self._threads, sizes=sizes)
         if self._onnx is None:
             return self._build(choice)
         data, _ = self._onnx
@@ -136,12 +148,24 @@ class _Ways:
             gap, relative, near = onnx_model.distance(self._card, backend, self.pictures, self._scores, probed)
         else:
             gap, relative = self._reference.distance(backend, torch.device("cpu"))
+            if choice.precision == "int8":
+                return gap, self._other_than_judged(backend)
             near = agrees(choice.precision, gap, relative)
         if not near:
             return gap, apart(gap, relative)
         if choice.precision == "bf16" and self._card.precision != "bf16":
             return gap, "the card asks for fp32"
         return gap, None
+
+    def _other_than_judged(self, backend: Backend) -> str | None:
+        """Why an int8 network may not go live here: it does not say what it said where it was evaluated."""
+        assert self._int8 is not None
+        assert isinstance(backend, OpenVinoBackend), "made by build"
+        at = turns(len(self._int8.inputs), backend.compiled.sizes)
+        found, expected = backend.compiled.infer(self._int8.inputs[at]), torch.from_numpy(self._int8.logits[at])
+        gap = float((self._scores(torch.from_numpy(found)) - self._scores(expected)).abs().max())
+        relative = float((torch.from_numpy(found) - expected).norm() / expected.norm().clamp(min=1e-12))
+        return None if agrees("int8", gap, relative) else f"evaluated elsewhere: {apart(gap, relative)}"
 
 
 def _measured(ways: _Ways, seconds: float, clock: Callable[[], float]) -> tuple[Measured, ...]:

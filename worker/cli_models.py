@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from worker import cli_model_import
+from worker import cli_model_import, cli_quantise
 
 app = typer.Typer(help="List, pull, activate and roll back models.", no_args_is_help=True)
 ACTOR = "cli"
@@ -167,6 +167,7 @@ def views(
 
 
 app.command(name="import")(cli_model_import.import_)
+app.command()(cli_quantise.quantise)
 
 
 def parts(ref: str) -> tuple[str, str]:

@@ -32,7 +32,8 @@ def tune(
     """Measure how each model runs fastest on this machine's CPU, and have its workers run it so.
 
     Backend, precision and batch size are tried in turns; what goes live must agree with the fp32 reference, and bf16
-    only where the model's card allows it. Workers look when they load a model: restart those that run.
+    only where the model's card allows it, int8 where `tagmill models quantise` has let it. Workers look when they load
+    a model: restart those that run.
     """
     import os
     from functools import partial
@@ -40,6 +41,7 @@ def tune(
     from db import registry
     from ml import artifact, exported, tuning
     from ml.card import ONNX
+    from worker import quantising
     from worker.cli_keys import owners_place
     from worker.exporting import Networks
     from worker.predictors import folder
@@ -53,14 +55,16 @@ def tune(
         tuned = Tuned(where.model_root)
         for model in models:
             loaded = artifact.load(folder(where.model_root, model.name, model.version), model.sha256)
-            result = tuning.tune(loaded, seconds=seconds, threads=threads)
+            networks = Networks(where.model_root)
+            int8 = quantising.found(networks, loaded.card, model.sha256)
+            result = tuning.tune(loaded, seconds=seconds, threads=threads, int8=int8)
             best = result.best
             if keep and best is not None:
                 tuned.remember(
                     model.sha256, best.choice, threads, model=model.ref, images_s=best.images_s, gap=best.gap
                 )
                 if best.choice.family == "openvino" and loaded.card.architecture != ONNX:
-                    Networks(where.model_root).put(model.sha256, partial(exported.write, loaded))
+                    networks.put(model.sha256, partial(exported.write, loaded))
             found.append(_document(model.ref, result))
             if not as_json:
                 _show(model.ref, result)

@@ -1,6 +1,7 @@
 """Networks exported once beside the models, so that workers run them without torch.
 
     <model_root>/.tuned/<SHA-256 of weights>-<version of OpenVINO>/: see `ml.exported`
+    <model_root>/.tuned/<the same>-int8/: the same network in int8, where `tagmill models quantise` put it
 
 Missing ones are made by a process of their own (`worker.export_child`), which loads torch and ends. Whoever could write
 into the folder could change scores, so one that others may write to is not used.
@@ -10,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,8 +19,9 @@ from typing import TYPE_CHECKING, Final
 from ml.card import ONNX, ModelCard
 from ml.choice import Choice
 from ml.errors import BackendError
-from ml.exported import Exported, read
+from ml.exported import Exported, keep, read, read_int8
 from worker import model_trial
+from worker.log import get
 from worker.model_store import replace_folder
 from worker.tuned import FOLDER
 
@@ -47,7 +50,29 @@ class Networks:
 
     def put(self, sha256: str, write: Callable[[Path], None]) -> None:
         """Have the files written into a new folder, and put it where `get` looks. Raises OSError, what `write` does."""
-        place = self._place(sha256)
+        self._replace(self._place(sha256), write)
+
+    def int8(self, card: ModelCard, sha256: str) -> Exported:
+        """The network in int8. Raises BackendError where there is none, it is damaged, or no evaluation offers it."""
+        if not self.root.exists():
+            raise BackendError("backend_unavailable", f"{card.ref} was not quantised here")
+        return read_int8(self._int8_place(sha256), card, sha256)
+
+    def put_int8(self, sha256: str, network: Exported) -> None:
+        """Keep a network in int8 in the place of what there was. Raises OSError, BackendError."""
+        self._replace(self._int8_place(sha256), lambda staging: keep(network, sha256, staging))
+
+    def remove_int8(self, sha256: str) -> bool:
+        """Whether there was one. Raises OSError, BackendError."""
+        place = self._int8_place(sha256)
+        if not place.exists():
+            return False
+        gone = Path(tempfile.mkdtemp(prefix=".incoming-", dir=self.root))
+        place.rename(gone / "old")
+        shutil.rmtree(gone)
+        return True
+
+    def _replace(self, place: Path, write: Callable[[Path], None]) -> None:
         staging = Path(tempfile.mkdtemp(prefix=".incoming-", dir=self.root))
         try:
             (staging / "new").mkdir(mode=0o700)
@@ -55,6 +80,10 @@ class Networks:
             replace_folder(staging / "new", place, staging / "old")
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+    def _int8_place(self, sha256: str) -> Path:
+        place = self._place(sha256)
+        return place.with_name(f"{place.name}-int8")
 
     def _place(self, sha256: str) -> Path:
         """Where a network belongs. Raises BackendError where the folder is not ours alone or OpenVINO is missing."""
@@ -84,10 +113,22 @@ def predictor(
     for card, _, _ in models:
         if (choice := choices.get(card.ref)) is not None and choice.family != "openvino":
             raise BackendError("backend_unavailable", f"{card.ref} was measured to be fastest as {choice.name}")
-    exported = [(card, networks.get(card, sha256, folder)) for card, sha256, folder in models]
+    exported = [(card, _network(networks, card, sha256, folder, choices)) for card, sha256, folder in models]
     from ml.plain_predictor import PlainPredictor
 
     return PlainPredictor(exported, batch_size=batch_size, threads=threads, choices=choices)
+
+
+def _network(networks: Networks, card: ModelCard, sha256: str, folder: Path, choices: Mapping[str, Choice]) -> Exported:
+    """With its int8 form where that was measured to be the fastest; without it where it does not hold."""
+    found, choice = networks.get(card, sha256, folder), choices.get(card.ref)
+    if choice is None or choice.precision != "int8":
+        return found
+    try:
+        return replace(found, int8=networks.int8(card, sha256))
+    except BackendError as error:
+        get("infer").warning("int8 is not taken", model=card.ref, reason=error.detail)
+        return found
 
 
 def _in_child(folder: Path, sha256: str, staging: Path) -> None:

@@ -67,7 +67,7 @@ def test_the_working_copy_is_bounded_and_the_original_is_not(tmp_path: Path) -> 
     data = jpeg((9, 9, 9), (1000, 800))
     (tmp_path / "big.jpg").write_bytes(data)
     big = entry("big.jpg", data, {"colour": None})
-    copy, original = (images.decode(read(tmp_path, big)) for read in (scoring._working_copy, scoring._original))
+    copy, original = (images.decode(read(tmp_path, big)) for read in (scoring.working_copy, scoring._original))
     assert min(copy.size) == 384
     assert original.size == (1000, 800)
     assert np.array_equal(np.asarray(original), np.asarray(images.decode(data)))
