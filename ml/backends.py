@@ -187,6 +187,8 @@ def _candidates(
     """What was measured here first, then fastest first as measured on MobileNetV2, one thread."""
     lowest: list[Precision] = ["bf16", "fp32"] if precision == "bf16" else ["fp32"]
     if device.type == "cuda":
+        # Older ones emulate bf16, as older CPUs do.
+        lowest = lowest if torch.cuda.is_bf16_supported(including_emulation=False) else ["fp32"]
         kinds = {"auto": ["cuda"], "cuda": ["cuda"]}.get(family, [])
     else:
         lowest = lowest if cpu_has_bf16() else ["fp32"]

@@ -207,12 +207,16 @@ def test_a_backend_that_disagrees_is_refused(tiny_tags: Artifact, monkeypatch: p
     assert caught.value.code == "backend_disagrees"
 
 
-def test_precision_is_never_lower_than_the_card_allows(tiny_tags: Artifact) -> None:
+def test_precision_is_never_lower_than_the_card_allows(tiny_tags: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     allowed = replace(tiny_tags, card=replace(tiny_tags.card, precision="bf16"))
     strict = backends._candidates("auto", "fp32", torch.device("cpu"), Choice("openvino", "bf16", 4))
     assert {candidate.precision for candidate in strict} == {"fp32"}
     strict = backends._candidates("auto", "fp32", torch.device("cuda"))
     assert [candidate.name for candidate in strict] == ["cuda-fp32"]
+    for able, wanted in ((True, ["cuda-bf16", "cuda-fp32"]), (False, ["cuda-fp32"])):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, able=able: able)
+        found = backends._candidates("auto", "bf16", torch.device("cuda"))
+        assert [candidate.name for candidate in found] == wanted
     names = {candidate.family for candidate in backends._candidates("fused", "bf16", torch.device("cpu"))}
     assert names == {"fused"}
     predictor = Predictor([allowed], backend="fused")
