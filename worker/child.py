@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ class Child:
         self._started = time.monotonic()
         self._canary_at: float | None = None
         self._busy = False
+        self._pools: Callable[[int, FrameType | None], Any] | int | None = None
         self._warmed: dict[str, str] = {}
         self._inference: Inference | None = None
         self._predictors: Predictors | None = None
@@ -54,7 +56,10 @@ class Child:
 
     def drain(self, hint: int) -> None:
         """Run the infer stage. A fault that nobody expected ends this process: the next has a clean device."""
+        if self.stop.is_set():
+            raise SystemExit(0)  # it was told to stop in an earlier drain, and nobody has ended it since
         self._busy = True
+        self._listen()
         try:
             self._stage().run(hint)
         except DbError as error:
@@ -64,6 +69,27 @@ class Child:
             os._exit(70)
         finally:
             self._busy = False
+
+    def _listen(self) -> None:
+        """A SIGTERM ends a drain between two pictures, however many come: chunks in hand are recorded or given back.
+        With nothing in hand it ends the process, as the pool's own handler does.
+
+        Not at the start of the process, because the pool sets its handler after that: it leaves in the middle of
+        whatever runs, and a second signal kills.
+        """
+        pools = signal.getsignal(signal.SIGTERM)
+        if pools == self._told or threading.current_thread() is not threading.main_thread():
+            return
+        self._pools = pools
+        signal.signal(signal.SIGTERM, self._told)
+
+    def _told(self, signum: int, frame: FrameType | None) -> None:
+        if self._busy:
+            self.stop.set()
+        elif callable(self._pools):
+            self._pools(signum, frame)
+        else:
+            raise SystemExit(0)
 
     def heard_canary(self) -> None:
         """A canary came through the broker: with nothing else to do, be ready for the next upload."""
@@ -131,12 +157,6 @@ def _started(**_: object) -> None:
     settings = WorkerSettings()
     log.configure(settings.log_format)
     child = Child(settings, getattr(current_process(), "index", 0))
-
-    def stopping(signum: int, frame: FrameType | None) -> None:
-        child.stop.set()
-
-    # After Celery's own: a SIGTERM to the whole group must end the drain, not the process in the middle of it.
-    signal.signal(signal.SIGTERM, stopping)
     child.start()
     collector.settle()
     _child = child

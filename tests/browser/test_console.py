@@ -114,7 +114,7 @@ def test_a_veiled_picture_is_shown_clear_when_asked(visit: Visit, shop: Shop) ->
     assert not coloured()
     with page.expect_response("**/console/pictures/clear"):
         page.get_by_role("button", name="Show clear").click()
-    page.wait_for_function("document.querySelector('#picture img').src.includes('clear=')")
+    page.wait_for_selector("#picture img[src*='clear=']")
     assert coloured()
     assert seen.nothing()
 

@@ -63,7 +63,7 @@ def test_one_by_one_with_keys_alone(visit: Visit, waiting: None, owner_db: Datab
     page.keyboard.press("r")
     page.locator("body.choosing").wait_for()
     page.keyboard.press("Escape")
-    page.wait_for_function("!document.body.classList.contains('choosing')")
+    page.wait_for_selector("body.choosing", state="detached")
     page.keyboard.press("r")
     press(page, "2")
     with owner_db.transaction() as session:

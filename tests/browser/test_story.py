@@ -48,7 +48,7 @@ def test_from_files_to_the_catalog(visit: Visit, system: System) -> None:
     # Watch: the page goes on by itself to its end.
     page.get_by_text("3 pictures are on their way").wait_for()
     page.get_by_text("3 of 3").wait_for(timeout=90_000)
-    page.wait_for_function("!document.querySelector('[data-refresh]')", timeout=30_000)
+    page.wait_for_selector("[data-refresh]", state="detached", timeout=30_000)
 
     # Review: green is what the moderation model is not sure of.
     page.get_by_role("link", name="Review", exact=True).click()
