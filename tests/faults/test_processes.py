@@ -93,6 +93,10 @@ def test_sigterm_ends_gracefully_and_costs_no_attempt(system: System) -> None:
     until(lambda: system.outcomes(job) > 0, 60, "the first outcomes")
     for name in ("crawler", "worker", "maintenance"):
         role = system.role(name)
+        if name == "worker":  # as from a supervisor that tells the whole group, and tells it again
+            child = working_child(system, role)
+            os.kill(child, signal.SIGTERM)
+            os.kill(child, signal.SIGTERM)
         role.signal(signal.SIGTERM)
         assert role.process.wait(30) == 0, role.log.read_text()[-2000:]
     assert system.leased("ingest") + system.leased("infer") == 0
