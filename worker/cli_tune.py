@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 
     from db.session import Session
     from db.tables import ModelVersion
+    from ml.card import ModelCard
+    from ml.exported import Exported
     from ml.tuning import Measured, Tuned
+    from worker.exporting import Networks
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +44,6 @@ def tune(
     from db import registry
     from ml import artifact, exported, tuning
     from ml.card import ONNX
-    from worker import quantising
     from worker.cli_keys import owners_place
     from worker.exporting import Networks
     from worker.predictors import folder
@@ -56,7 +58,7 @@ def tune(
         for model in models:
             loaded = artifact.load(folder(where.model_root, model.name, model.version), model.sha256)
             networks = Networks(where.model_root)
-            int8 = quantising.found(networks, loaded.card, model.sha256)
+            int8 = _int8(networks, loaded.card, model.sha256)
             result = tuning.tune(loaded, seconds=seconds, threads=threads, int8=int8)
             best = result.best
             if keep and best is not None:
@@ -74,6 +76,18 @@ def tune(
         typer.echo("No model is active: install one with `tagmill models pull`.", err=True)
     elif keep:
         typer.echo(f"Remembered in {tuned.file}; workers that start from now on run the models so.", err=True)
+
+
+def _int8(networks: "Networks", card: "ModelCard", sha256: str) -> "Exported | None":
+    """The int8 network that may run here; a damaged one is left out, and said to be."""
+    from ml.errors import BackendError
+    from worker import quantising
+
+    try:
+        return quantising.found(networks, card, sha256)
+    except BackendError as error:
+        typer.echo(f"{card.ref}: int8 is left out: {error.detail}", err=True)
+        return None
 
 
 def _active(session: "Session") -> "list[ModelVersion]":

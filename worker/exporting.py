@@ -58,6 +58,10 @@ class Networks:
             raise BackendError("backend_unavailable", f"{card.ref} was not quantised here")
         return read_int8(self._int8_place(sha256), card, sha256)
 
+    def has_int8(self, sha256: str) -> bool:
+        """Whether one was kept. Raises BackendError."""
+        return self.root.exists() and self._int8_place(sha256).exists()
+
     def put_int8(self, sha256: str, network: Exported) -> None:
         """Keep a network in int8 in the place of what there was. Raises OSError, BackendError."""
         self._replace(self._int8_place(sha256), lambda staging: keep(network, sha256, staging))

@@ -7,7 +7,6 @@ from db import datasets, registry
 from db.blobs import LocalBlobs
 from db.session import Database
 from ml.card import ModelCard
-from ml.errors import BackendError
 from ml.exported import Exported
 from worker import manifests
 from worker.exporting import Networks
@@ -48,11 +47,8 @@ def quantise(
 
 
 def found(networks: Networks, card: ModelCard, sha256: str) -> Exported | None:
-    """The int8 network that an evaluation offers, if there is one."""
-    try:
-        return networks.int8(card, sha256)
-    except BackendError:
-        return None
+    """The int8 network that an evaluation offers, if there is one. Raises BackendError where it is damaged."""
+    return networks.int8(card, sha256) if networks.has_int8(sha256) else None
 
 
 def remove(database: Database, model_root: Path, model_ref: str) -> bool:

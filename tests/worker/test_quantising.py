@@ -12,6 +12,7 @@ from db.session import Database
 from ml import artifact
 from ml.artifact import Artifact
 from ml.choice import Choice
+from ml.errors import BackendError
 from ml.quantise import How
 from ml.tiny import make_tiny
 from tests.ml.test_quantise import colours
@@ -91,6 +92,10 @@ def test_a_refusal_takes_back_what_was_offered(owner_db: Database, tmp_path: Pat
     _, taken = quantising.quantise(owner_db, blobs, root, REF, "colours@1", How(few_pictures=True))
     assert taken.refused is None
     assert quantising.found(Networks(root), model.card, model.sha256) is not None
+    (weights,) = (root / ".tuned").glob("*-int8/*.bin")
+    weights.write_bytes(b"\0" + weights.read_bytes()[1:] + b"\0")
+    with pytest.raises(BackendError):  # and not as if there were none
+        quantising.found(Networks(root), model.card, model.sha256)
     _, refused = quantising.quantise(owner_db, blobs, root, REF, "colours@1", How())
     assert refused.refused is not None
     assert quantising.found(Networks(root), model.card, model.sha256) is None
