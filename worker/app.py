@@ -13,6 +13,7 @@ import redis
 from celery import Celery
 from celery.exceptions import CPendingDeprecationWarning
 from celery.platforms import SecurityWarning
+from kombu.entity import Queue
 
 from worker import log
 from worker.settings import WorkerSettings
@@ -34,14 +35,11 @@ class BrokerRefused(RuntimeError):
 def transport_options() -> dict[str, Any]:
     """Options of every connection to the broker, of workers and dispatchers alike."""
     return {
-        "visibility_timeout": 3600,
         "socket_timeout": 15,
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
         "health_check_interval": 10,
         "retry_on_timeout": True,
-        "unacked_restore_interval": 5,
-        "unacked_restore_throttle": 1,
         "global_keyprefix": KEY_PREFIX,
     }
 
@@ -54,6 +52,9 @@ def configuration(settings: WorkerSettings) -> dict[str, Any]:
         "broker_transport_options": transport_options(),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
+        # Nothing is acknowledged: a hint may be lost, and an acknowledgement that fails (the broker away at that very
+        # moment) would count as a message in hand for ever: the worker would take no other.
+        "task_queues": [Queue(QUEUE, no_ack=True)],  # type: ignore[no-untyped-call]
         "task_default_queue": QUEUE,
         "task_acks_late": False,
         "task_ignore_result": True,
@@ -97,6 +98,12 @@ def check_configuration(config: dict[str, Any]) -> None:
         )
     if config.get("accept_content") != ["json"]:
         raise BrokerRefused("accept_content must be ['json']: any other content can run code")
+    queues = config.get("task_queues")
+    if not queues or not all(queue.no_ack for queue in queues):
+        raise BrokerRefused(
+            "task_queues must be without acknowledgements (no_ack): one that fails while the broker is away counts as "
+            "a message in hand for ever"
+        )
     if config.get("task_acks_late"):
         raise BrokerRefused("task_acks_late must be off: redelivery would run chunks twice, the reaper does it once")
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker.interrupts import Interrupted
+
 if TYPE_CHECKING:
     from worker.learning import Learning, Wanted
 
@@ -92,7 +94,7 @@ def _stop(learning: "Learning", number: int, frame: FrameType | None) -> None:
     """A training writes its checkpoint first; every other step can be done again."""
     learning.trainer.stop.set()
     if not learning.training:
-        raise KeyboardInterrupt
+        raise Interrupted
 
 
 def _clock(seconds: float) -> str:

@@ -4,12 +4,11 @@ import os
 import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
 
-from worker import roles
+from worker import interrupts, roles
 
 RUN = "Run"
 Host = Annotated[str, typer.Option(envvar="TAGMILL_API_HOST", help="Address the API listens on.")]
@@ -49,7 +48,7 @@ def up(
     from worker.supervise import Supervisor
 
     screen = console()
-    _stop_on_signals()
+    interrupts.on(signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
     home = Home.default()
     listen = roles.Listen(host, port, workers, threads)
     supervisor = Supervisor(home, listen=listen, say=lambda text: news(screen, text), echo_log=log)
@@ -64,8 +63,7 @@ def up(
         screen.print("\n[dim]·[/] stopping (up to a minute)")
     finally:
         # A second Ctrl-C must not leave half of it running.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        interrupts.ignore(signal.SIGINT, signal.SIGTERM)
         supervisor.stop()
     screen.print("[dim]·[/] stopped")
 
@@ -89,16 +87,6 @@ def demo(
     if mirror and not public:
         raise typer.BadParameter("is for --public", param_hint="--mirror")
     show.run(images, count, Home(Path(".tagmill") / "demo"), public=(mirror or public_photos.BASE) if public else None)
-
-
-def _stop_on_signals() -> None:
-    """Make SIGTERM and a closed terminal end `up` the way Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, interrupt)
 
 
 def _welcome(screen: "Console", supervisor: "Supervisor") -> None:  # type: ignore[name-defined]  # noqa: F821

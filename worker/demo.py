@@ -9,11 +9,10 @@ import signal
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
-from worker import demo_pictures, demo_report, job_files, live, roles, url_lists
+from worker import demo_pictures, demo_report, interrupts, job_files, live, roles, url_lists
 from worker.client import Client
 from worker.demo_models import provide
 from worker.embedded import EmbeddedPostgres, EmbeddedValkey
@@ -47,7 +46,7 @@ def run(images: Path | None, count: int, home: Home, *, public: str | None = Non
     ``public``: the URL of a folder with the photos of `worker.public_photos`, to fetch those where it answers.
     """
     screen = console()
-    _interrupt_on(signal.SIGTERM, signal.SIGHUP)
+    interrupts.on(signal.SIGTERM, signal.SIGHUP)
     for name in _FOREIGN:
         os.environ.pop(f"TAGMILL_{name}", None)
     _clear(home)
@@ -72,8 +71,7 @@ def run(images: Path | None, count: int, home: Home, *, public: str | None = Non
             _work(screen, supervisor, urls, pictures)
         finally:
             # Once it stops, it stops: a second Ctrl-C must not leave half of it running.
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, signal.SIG_IGN)
+            interrupts.ignore(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
             say("stopping")
             supervisor.stop()
     say(f"stopped. Its data stays in {home.root} until the next demo; see it again with:")
@@ -121,11 +119,3 @@ def _clear(home: Home) -> None:
             file.unlink(missing_ok=True)
     finally:
         home.leave()
-
-
-def _interrupt_on(*numbers: signal.Signals) -> None:
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    for number in numbers:
-        signal.signal(number, interrupt)

@@ -1,5 +1,6 @@
 """Valkey and Postgres that forget, stop and come back: hints may be lost, work never is."""
 
+import os
 import signal
 import time
 
@@ -41,6 +42,29 @@ def test_valkey_stops_and_comes_back(system: System, services: Services) -> None
     time.sleep(2)
     lines = maintenance.log.read_text().count("broker away") - said
     assert lines <= 1 + (time.monotonic() - started) / 10
+    services.valkey.start()
+    system.settle(job, timeout=90)
+
+
+def test_valkey_is_away_when_a_hint_is_accepted(system: System, services: Services) -> None:
+    """A hint that cannot be acknowledged must not count as in hand for ever: the worker would take no other."""
+    worker = system.role("worker")
+    worker.wait_for("ready")
+    until(lambda: len(worker.children()) >= 2, 60, "the worker's child to start")
+    until(lambda: "calling self.run()" in worker.log.read_text(), 60, "the child to listen")
+    children = worker.children()
+    for pid in children:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        job = system.submit(40)
+        with redis.Redis.from_url(system.broker_url) as client:
+            hinted = "SELECT count(*) FROM chunks WHERE stage = 'infer' AND state = 'ready' AND job_id = :job"
+            until(lambda: system.count(hinted, job=job) > client.llen(QUEUED) > 0, 60, "the worker to take a hint")
+        services.valkey.kill()
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGCONT)
+    time.sleep(1)
     services.valkey.start()
     system.settle(job, timeout=90)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import redis
+from kombu import Queue
 from pydantic import ValidationError
 
 from tests.conftest import Services
@@ -37,7 +38,13 @@ def test_without_a_socket_timeout_it_refuses(config: dict[str, Any], timeout: fl
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("accept_content", ["json", "pickle"]), ("task_acks_late", True), ("accept_content", ["pickle"])],
+    [
+        ("accept_content", ["json", "pickle"]),
+        ("task_acks_late", True),
+        ("accept_content", ["pickle"]),
+        ("task_queues", [Queue("infer")]),
+        ("task_queues", None),
+    ],
 )
 def test_unsafe_settings_are_refused(config: dict[str, Any], name: str, value: object) -> None:
     with pytest.raises(BrokerRefused, match=name):
