@@ -1,6 +1,6 @@
 """The whole line beside the best hand-written loop and the ways people do it today, in one run, in turn.
 
-python -m bench.compare [--rounds 5] [--count 2000] [--only line loop-same …] [--json FILE] [--write]
+python -m bench.compare [--rounds 5] [--count 2000] [--only line loop-same …] [--stock] [--json FILE] [--write]
 
 Every system gets the same photos by URL from one server, whose bytes are new in every round; the same network
 (mobilenet_v3_large, random weights) on the same backend (OpenVINO, bf16; the tutorial: eager torch). A round is one
@@ -25,7 +25,7 @@ from bench.peers.process import Failed, Peer, Turn
 from bench.peers.protocol import Round
 from bench.pictures import serving
 from bench.system import SHARED
-from bench.systems import SYSTEMS, Places, Recipe
+from bench.systems import STOCK, SYSTEMS, TODAY, Places, Recipe
 from worker.embedded import EmbeddedPostgres, EmbeddedValkey
 
 CACHE = Path.home() / ".cache" / "tagmill-bench"
@@ -37,7 +37,8 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--count", type=int, default=2000)
-    arguments.add_argument("--only", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), metavar="SYSTEM")
+    arguments.add_argument("--only", nargs="+", choices=SYSTEMS, metavar="SYSTEM")
+    arguments.add_argument("--stock", action="store_true", help="peers with Pillow and eager torch")
     arguments.add_argument("--folder", type=Path, default=SHARED / "data" / "clothing" / "images")
     arguments.add_argument("--cache", type=Path, default=CACHE, help="environments of the peers, and the model")
     arguments.add_argument("--json", type=Path, help="every figure of every round")
@@ -59,11 +60,13 @@ def main() -> None:
             port=port,
         )
         run = Run(stack, console, places, options.cache, names, options.count)
-        run.start({name: SYSTEMS[name] for name in options.only})
+        run.start({name: SYSTEMS[name] for name in options.only or (STOCK if options.stock else TODAY)})
         for number in range(options.rounds):
             run.round(number)
     seconds = time.perf_counter() - began
-    found = report.Found(run.turns, run.missing, options.rounds, options.count, report.machine(), seconds)
+    found = report.Found(
+        run.turns, run.missing, options.rounds, options.count, report.machine(), seconds, options.stock
+    )
     console.print(*report.tables(found))
     if options.json:
         options.json.write_text(json.dumps(found.as_dict(), indent=1))

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from bench.peers.environments import PINS
 from bench.peers.process import Turn
-from bench.systems import GOALS, SYSTEMS, Goal
+from bench.systems import GOALS, STOCK, SYSTEMS, TODAY, Goal
 from bench.tables import markdown, placed, spread
 
 NONE = "not measured"
@@ -24,7 +24,8 @@ LIBRARIES = ("torch", "openvino", "pillow", "aiohttp", "celery")
 
 @dataclass(frozen=True)
 class Found:
-    """A run: the turns of every system, in the order of the rounds, and why others have none."""
+    """A run: the turns of every system, in the order of the rounds, and why others have none. `stock`: of the peers
+    with what their own examples have for decoding and scoring, and not of those with ours."""
 
     turns: dict[str, list[Turn]]
     missing: dict[str, str]
@@ -32,11 +33,17 @@ class Found:
     count: int
     machine: str
     seconds: float
+    stock: bool = False
     when: str = field(default_factory=lambda: time.strftime("%Y-%m-%d"))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Who was to take part."""
+        return STOCK if self.stock else TODAY
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready: every figure of every round, and the ratios."""
-        ratios = {goal.name: {"clock": ratio(self, goal), "cpu": ratio(self, goal, cpu=True)} for goal in GOALS}
+        ratios = {goal.name: {"clock": ratio(self, goal), "cpu": ratio(self, goal, cpu=True)} for goal in wanted(self)}
         return asdict(self) | {"ratios": ratios}
 
 
@@ -70,10 +77,16 @@ def _startless(turn: Turn) -> float:
     return 1000 * (turn.cpu_s - turn.parts.get("start_cpu_s", 0.0)) / turn.count
 
 
+def wanted(found: Found) -> list[Goal]:
+    """The goals about those who were to take part."""
+    return [goal for goal in GOALS if {goal.ours, goal.other} <= set(found.names)]
+
+
 def systems(found: Found) -> Rows:
     """What each reached."""
     rows: list[tuple[str, ...]] = []
-    for name, recipe in SYSTEMS.items():
+    for name in found.names:
+        recipe = SYSTEMS[name]
         turns = found.turns.get(name)
         if not turns:
             rows.append((recipe.label, found.missing.get(name, NONE), NONE, ""))
@@ -94,7 +107,7 @@ def systems(found: Found) -> Rows:
 def goals(found: Found) -> Rows:
     """Ratios beside what was asked for."""
     rows: list[tuple[str, ...]] = []
-    for goal in GOALS:
+    for goal in wanted(found):
         clock, cpu = ratio(found, goal), ratio(found, goal, cpu=True)
         asked = "" if goal.least is None else f"≥ {goal.least:g}"
         counted = cpu if goal.cpu else clock
@@ -120,12 +133,13 @@ def roles(found: Found) -> Rows:
 
 
 PARTS: dict[str, Callable[[Found], Rows]] = {"end-to-end": systems, "ratios": goals, "cpu-by-role": roles}
+STOCK_PARTS: dict[str, Callable[[Found], Rows]] = {"stock": systems, "stock-ratios": goals}
 
 
 def tables(found: Found) -> list[Table]:
     """For the screen."""
     shown = []
-    for part in PARTS.values():
+    for part in (STOCK_PARTS if found.stock else PARTS).values():
         title, heads, rows = part(found)
         table = Table(*heads, title=title)
         for row in rows:
@@ -137,12 +151,13 @@ def tables(found: Found) -> list[Table]:
 def write(page: Path, found: Found) -> None:
     """Replace what stands between the markers of each table, and the line that says where they are from."""
     text = page.read_text(encoding="utf-8")
-    for name, part in PARTS.items():
+    for name, part in (STOCK_PARTS if found.stock else PARTS).items():
         _, heads, rows = part(found)
         text = placed(text, name, markdown(heads, rows))
     pins = ", ".join(pin.replace("==", " ") for pin in dict.fromkeys(pin for each in PINS.values() for pin in each))
+    command = 'make bench ARGS="--only stock"' if found.stock else "make bench"
     origin = (
-        f"`make bench` on {found.when}: {found.rounds} rounds, {found.count} pictures, {found.seconds / 60:.0f}"
+        f"`{command}` on {found.when}: {found.rounds} rounds, {found.count} pictures, {found.seconds / 60:.0f}"
         f" minutes. {found.machine}; {pins}.\n"
     )
-    page.write_text(placed(text, "origin", origin), encoding="utf-8")
+    page.write_text(placed(text, "stock-origin" if found.stock else "origin", origin), encoding="utf-8")

@@ -65,6 +65,7 @@ class Times:
 class House:
     """Postgres as the roles see it, and the API over it."""
 
+    url: str
     owner: Database
     worker: Database
     api: Database
@@ -88,7 +89,7 @@ def main() -> None:
     console = Console(width=150, highlight=False)
     found: list[Times] = []
     dropped: list[tuple[int, float]] = []
-    with tempfile.TemporaryDirectory(prefix="tagmill-scale-", dir=options.folder) as folder, _house(folder) as house:
+    with tempfile.TemporaryDirectory(prefix="tagmill-scale-", dir=options.folder) as folder, opened(folder) as house:
         there = 0
         added: list[tuple[int, int]] = []
         for size in sorted(options.sizes):
@@ -129,7 +130,8 @@ def _parts(count: int) -> list[int]:
 
 
 @contextmanager
-def _house(folder: str) -> Iterator[House]:
+def opened(folder: str) -> Iterator[House]:
+    """A migrated throw-away Postgres in this folder."""
     root = Path(folder)
     # What is only for filling: 10^7 rows need no second copy in the log, and fewer checkpoints.
     settings = {"wal_level": "minimal", "max_wal_senders": "0", "max_wal_size": "2GB", "maintenance_work_mem": "512MB"}
@@ -143,7 +145,7 @@ def _house(folder: str) -> Iterator[House]:
         wiring = ApiSettings(
             database_url=postgres.url, database_role=API_ROLE, blob_root=root / "blobs", model_root=root / "models"
         )
-        yield House(owner, worker, api, create_app(wiring).test_client(), key, account)
+        yield House(postgres.url, owner, worker, api, create_app(wiring).test_client(), key, account)
         for database in (owner, worker, api):
             database.dispose()
 
@@ -155,7 +157,7 @@ def _measure(house: House, size: int, filled: list[Filled], repeats: int) -> Tim
     times.gigabytes = stored / 1e9
     ordinary = [job for job in filled if job.total == JOB] or filled
     large = max(filled, key=lambda job: job.total)
-    fresh = _line(house, times, size, repeats)
+    fresh = through(house, times, size, repeats)
     chosen = random.Random(size)
     readers: dict[str, Callable[[], str]] = {
         "progress": lambda: f"/v1/jobs/{chosen.choice(ordinary).id}",
@@ -194,7 +196,7 @@ def _page(job: Filled, share: float) -> str:
     return f"/v1/jobs/{job.id}/items?limit=100{cursor}"
 
 
-def _line(house: House, times: Times, size: int, repeats: int) -> Filled:
+def through(house: House, times: Times, size: int, repeats: int) -> Filled:
     """A new job of so many chunks through claim and end of both stages. No statistics of it are made."""
     # A job of fewer than 32 full chunks is cut into smaller ones.
     count = max(32, repeats + 1) * CHUNK

@@ -125,13 +125,13 @@ def _crawls(folder: Path, names: Sequence[str], rounds: int) -> dict[str, list[f
             fetch_per_host=64,
         )
         for _ in range(rounds):
-            spent["fetch alone"].append(_run(partial(_fetch, settings, urls), len(urls)))
+            spent["fetch alone"].append(cpu_of(partial(fetch_all, settings, urls), len(urls)))
             for name, wanted in _CRAWLS:
-                spent[name].append(_run(partial(_crawl, settings, urls, wanted), len(urls)))
+                spent[name].append(cpu_of(partial(_crawl, settings, urls, wanted), len(urls)))
     return spent
 
 
-def _run(crawl: Callable[[], Coroutine[Any, Any, None]], count: int) -> float:
+def cpu_of(crawl: Callable[[], Coroutine[Any, Any, None]], count: int) -> float:
     """CPU milliseconds an image of this process and all that it starts and ends."""
     gc.collect()
     before = _used()
@@ -145,7 +145,7 @@ def _used() -> float:
     return own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime
 
 
-async def _fetch(settings: WorkerSettings, urls: Sequence[str]) -> None:
+async def fetch_all(settings: WorkerSettings, urls: Sequence[str]) -> None:
     """The HTTP client behind its guard, and nothing else."""
     places = asyncio.Semaphore(settings.fetch_concurrency)
     async with wiring.fetcher(settings) as fetcher:

@@ -21,7 +21,8 @@ class Places:
 class Recipe:
     """`environment`: of bench.peers.environments, or None for the project's own. `share`: of the pictures, where a
     system is too slow for all of them (or, above 1, too slow to start for so few). `fresh`: a process for every round,
-    whose start counts. `idles`: it may not be stopped between its turns, and costs little then."""
+    whose start counts. `idles`: it may not be stopped between its turns, and costs little then. `stock`: with Pillow
+    and eager torch in place of our decoder and engine; takes part only when it is asked for."""
 
     label: str
     environment: str | None
@@ -29,6 +30,7 @@ class Recipe:
     share: float = 1.0
     fresh: bool = False
     idles: bool = False
+    stock: bool = False
 
     def pictures(self, count: int) -> int:
         """How many pictures a round has for it."""
@@ -57,6 +59,15 @@ SYSTEMS: dict[str, Recipe] = {
     "mosec-2": Recipe("mosec, 2 + 2 processes", "mosec", _peer("mosec_peer", "--infer", "2")),
     "litserve": Recipe("LitServe, 2 workers", "litserve", _peer("litserve_peer")),
     "ray": Recipe("Ray Data, 2 actors, with its start", "ray", _peer("ray_peer"), share=2.0, fresh=True),
+    "mosec-stock": Recipe(
+        "mosec, 2 + 2 processes, stock", "mosec", _peer("mosec_peer", "--infer", "2", "--stock"), share=0.2, stock=True
+    ),
+    "litserve-stock": Recipe(
+        "LitServe, 2 workers, stock", "litserve", _peer("litserve_peer", "--stock"), share=0.2, stock=True
+    ),
+    "ray-stock": Recipe(
+        "Ray Data, 2 actors, with its start, stock", "ray", _peer("ray_peer", "--stock"), fresh=True, stock=True
+    ),
     "tutorial": Recipe("tutorial, torch's default threads", "tutorial", _tutorial(0), share=0.04),
     "tutorial-1": Recipe("tutorial, one thread each", "tutorial", _tutorial(1, "--threads", "1"), share=0.2),
     "crawl": Recipe("Tagmill's crawler alone", None, lambda at: ["bench.peers.tagmill_peer", str(at.port)], idles=True),
@@ -79,6 +90,10 @@ class Goal:
     startless: bool = False
 
 
+TODAY = tuple(name for name, recipe in SYSTEMS.items() if not recipe.stock)
+"""Who takes part when nobody is named."""
+STOCK = ("line", *(name for name, recipe in SYSTEMS.items() if recipe.stock))
+
 GOALS = (
     Goal("the loop that does the same work", "line", "loop-same", 0.80),
     Goal("the bare loop", "line", "loop-bare", 0.55),
@@ -88,6 +103,9 @@ GOALS = (
     Goal("mosec, 2 + 2", "line", "mosec-2", None),
     Goal("LitServe", "line", "litserve", 1.0),
     Goal("Ray Data with its start", "line", "ray", 1.0),
+    Goal("mosec, 2 + 2, stock", "line", "mosec-stock", 3.2),
+    Goal("LitServe, stock", "line", "litserve-stock", 4.0),
+    Goal("Ray Data with its start, stock", "line", "ray-stock", 6.0),
     Goal("the crawler alone : img2dataset", "crawl", "img2dataset", None, cpu=True),
     Goal("the crawler alone : img2dataset without its start", "crawl", "img2dataset", 3.0, cpu=True, startless=True),
 )

@@ -84,3 +84,19 @@ def test_the_page_has_a_place_for_every_table(tmp_path: Path) -> None:
 
 def test_every_goal_is_about_systems_that_take_part() -> None:
     assert {name for goal in GOALS for name in (goal.ours, goal.other)} <= set(SYSTEMS)
+
+
+def test_the_peers_as_their_examples_have_them_are_a_comparison_of_their_own(tmp_path: Path) -> None:
+    page = tmp_path / "performance.md"
+    page.write_text(PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+    turns = {"line": [Turn(20, 20, 1.0, 1.0)], "mosec-stock": [Turn(4, 4, 1.0, 1.0)]}
+    found = report.Found(turns, {"ray-stock": "not installed: no wheel"}, 1, 20, "a machine", 60.0, stock=True)
+    assert [row[0] for row in report.goals(found)[2]] == [
+        f"Tagmill : {peer}, stock" for peer in ("mosec, 2 + 2", "LitServe", "Ray Data with its start")
+    ]
+    report.write(page, found)
+    text = page.read_text(encoding="utf-8")
+    assert "| Tagmill : mosec, 2 + 2, stock | ≥ 3.2 | 5.00 (5.00–5.00) | 5.00 (5.00–5.00) | yes |" in text
+    before = PAGE.read_text(encoding="utf-8")
+    of_today = before[before.index("<!-- end-to-end") : before.index("<!-- end of end-to-end")]
+    assert of_today in text, "the other comparison's tables are left alone"

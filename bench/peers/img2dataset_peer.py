@@ -1,8 +1,10 @@
 """img2dataset with resize, as near to our crawl stage as it comes: short side 384, JPEG quality 90, files on disk.
 
-python -m bench.peers.img2dataset_peer    one round a process: its start counts, and is also said alone
+python -m bench.peers.img2dataset_peer [--mode keep_ratio] [--side 384]    one round a process: its start counts, and is
+                                                                           also said alone
 """
 
+import argparse
 import os
 import resource
 import subprocess
@@ -17,15 +19,15 @@ PROCESSES, THREADS = 2, 64
 START = 8  # pictures of the run that shows what starting costs
 
 
-def work(asked: protocol.Round) -> protocol.Result:
+def work(asked: protocol.Round, mode: str, side: int) -> protocol.Result:
     """Two runs: one of almost nothing, and the one that counts. `cpu_s` is the second's."""
-    start_s, _ = _run(asked.urls[:START])
+    start_s, _ = _run(asked.urls[:START], mode, side)
     began = time.perf_counter()
-    cpu_s, done = _run(asked.urls)
+    cpu_s, done = _run(asked.urls, mode, side)
     return protocol.Result(done, cpu_s, time.perf_counter() - began, {"start_cpu_s": start_s})
 
 
-def _run(urls: list[str]) -> tuple[float, int]:
+def _run(urls: list[str], mode: str, side: int) -> tuple[float, int]:
     """(CPU seconds of its processes, pictures written)."""
     with tempfile.TemporaryDirectory(prefix="tagmill-bench-") as name:
         folder = Path(name)
@@ -34,8 +36,8 @@ def _run(urls: list[str]) -> tuple[float, int]:
             "url_list": folder / "urls.txt",
             "output_folder": folder / "out",
             "output_format": "files",
-            "image_size": 384,
-            "resize_mode": "keep_ratio",
+            "image_size": side,
+            "resize_mode": mode,
             "encode_quality": 90,
             "processes_count": PROCESSES,
             "thread_count": THREADS,
@@ -56,4 +58,8 @@ def _children() -> float:
 
 
 if __name__ == "__main__":
-    protocol.serve(work)
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--mode", default="keep_ratio", choices=["keep_ratio", "center_crop", "no"])
+    arguments.add_argument("--side", type=int, default=384)
+    options = arguments.parse_args()
+    protocol.serve(lambda asked: work(asked, options.mode, options.side))

@@ -1,15 +1,21 @@
 """What every system of the comparison shares: the fastest decoder at hand, and the network on OpenVINO in bf16.
 
+`STOCK` has what the peers' own examples have in its place: Pillow, and the network in eager torch.
+
 Knows nothing of Tagmill, so that it runs in the peers' own environments too. Made by `bench.model`.
 """
 
+import io
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 
 try:
@@ -87,6 +93,49 @@ class Request:
         """Logits of the batch; valid until the next run."""
         found: Floats = self._request.infer(self.batch, share_inputs=True, share_outputs=True)[0]
         return found
+
+
+class Eager:
+    """As `Request`, in eager torch, fp32."""
+
+    def __init__(self, folder: Path) -> None:
+        import torchvision
+        from safetensors.torch import load_file
+
+        self._network = torchvision.models.mobilenet_v3_large()
+        self._network.load_state_dict(load_file(folder / "model.safetensors"))
+        self._network.eval()
+        self.batch: Pixels = np.zeros((BATCH, 3, SIZE, SIZE), np.uint8)
+        self._pictures = torch.from_numpy(self.batch)
+
+    def put(self, at: int, picture: torch.Tensor) -> None:
+        """Place a picture in the batch."""
+        self._pictures[at] = picture
+
+    def run(self) -> Floats:
+        """Logits of the batch."""
+        with torch.no_grad():
+            ready = TF.normalize(self._pictures.float().div_(255), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+            found: Floats = self._network(ready).numpy()
+        return found
+
+
+def pillow_crop(data: bytes) -> torch.Tensor:
+    """As `crop`, by Pillow and torchvision's transforms."""
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    return TF.pil_to_tensor(TF.center_crop(TF.resize(image, [SHORT]), [SIZE, SIZE]))
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How a peer decodes, and what it runs batches with (for one thread)."""
+
+    crop: Callable[[bytes], torch.Tensor]
+    request: "Callable[[Path], Request | Eager]"
+
+
+OURS = Kernel(crop, lambda folder: Network(folder).request())
+STOCK = Kernel(pillow_crop, Eager)
 
 
 def tags(logits: Floats, count: int, top: int = 5) -> list[list[tuple[int, float]]]:

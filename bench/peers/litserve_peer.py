@@ -1,6 +1,6 @@
 """LitServe with our kernel: two workers, batches of eight, pictures as raw bytes.
 
-python -m bench.peers.litserve_peer MODEL
+python -m bench.peers.litserve_peer MODEL [--stock]    --stock: with Pillow and eager torch
 """
 
 import argparse
@@ -20,16 +20,17 @@ Jpeg = Annotated[bytes, Body(media_type="application/octet-stream")]
 class Tagger(litserve.LitAPI):
     """JPEG to tags."""
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, chosen: kernel.Kernel) -> None:
         super().__init__(max_batch_size=kernel.BATCH, batch_timeout=0.01)
         self._model = model
+        self._kernel = chosen
 
     def setup(self, device: str) -> None:
         kernel.single_threaded()
-        self._request = kernel.Network(self._model).request()
+        self._request = self._kernel.request(self._model)
 
     def decode_request(self, request: Jpeg) -> Any:
-        return kernel.crop(request)
+        return self._kernel.crop(request)
 
     def batch(self, inputs: list[Any]) -> list[Any]:
         return inputs
@@ -49,10 +50,11 @@ class Tagger(litserve.LitAPI):
 def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("model", type=Path)
+    arguments.add_argument("--stock", action="store_true")
     arguments.add_argument("--server", type=int, metavar="PORT")
     options = arguments.parse_args()
     if options.server:
-        api = Tagger(options.model)
+        api = Tagger(options.model, kernel.STOCK if options.stock else kernel.OURS)
         server = litserve.LitServer(api, accelerator="cpu", workers_per_device=WORKERS, timeout=120)
         server.run(host="127.0.0.1", port=options.server, log_level="warning", generate_client_file=False)
         return

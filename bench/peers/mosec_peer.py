@@ -1,6 +1,6 @@
 """mosec with our kernel: `--prepare` processes decode, `--infer` processes run batches of eight.
 
-python -m bench.peers.mosec_peer MODEL [--prepare 2] [--infer 1]
+python -m bench.peers.mosec_peer MODEL [--prepare 2] [--infer 1] [--stock]    --stock: with Pillow and eager torch
 """
 
 import argparse
@@ -15,6 +15,7 @@ from mosec import Server, Worker
 from bench.peers import feed, kernel, protocol
 
 MODEL = Path(sys.argv[1])
+KERNEL = kernel.STOCK if "--stock" in sys.argv else kernel.OURS
 
 
 class Prepare(Worker):
@@ -27,7 +28,7 @@ class Prepare(Worker):
         return data
 
     def forward(self, data: bytes) -> Any:
-        return kernel.crop(data).numpy()
+        return KERNEL.crop(data).numpy()
 
 
 class Infer(Worker):
@@ -35,7 +36,7 @@ class Infer(Worker):
 
     def __init__(self) -> None:
         kernel.single_threaded()
-        self._request = kernel.Network(MODEL).request()
+        self._request = KERNEL.request(MODEL)
 
     def forward(self, data: list[Any]) -> list[Any]:
         for at, picture in enumerate(data):
@@ -51,6 +52,7 @@ def main() -> None:
     arguments.add_argument("model", type=Path)
     arguments.add_argument("--prepare", type=int, default=2)
     arguments.add_argument("--infer", type=int, default=1)
+    arguments.add_argument("--stock", action="store_true")
     arguments.add_argument("--server", action="store_true")
     options, _ = arguments.parse_known_args()
     if options.server:

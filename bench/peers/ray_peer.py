@@ -1,10 +1,11 @@
 """Ray Data with our kernel: map downloads and decodes, map_batches runs batches of eight in two actors.
 
-python -m bench.peers.ray_peer MODEL    one round a process: its start counts
+python -m bench.peers.ray_peer MODEL [--stock]    one round a process: its start counts; --stock: Pillow, eager torch
 """
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,19 @@ ACTORS = 2
 _sessions: dict[int, requests.Session] = {}
 
 
-def fetch(row: dict[str, Any]) -> dict[str, Any]:
+def fetch(row: dict[str, Any], *, stock: bool) -> dict[str, Any]:
     """A URL to its picture's middle. One connection a process."""
     session = _sessions.setdefault(0, requests.Session())
-    return {"picture": kernel.crop(session.get(row["item"], timeout=30).content).numpy()}
+    chosen = kernel.STOCK if stock else kernel.OURS
+    return {"picture": chosen.crop(session.get(row["item"], timeout=30).content).numpy()}
 
 
 class Tagger:
     """An actor with the network."""
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, stock: bool) -> None:
         kernel.single_threaded()
-        self._request = kernel.Network(model).request()
+        self._request = (kernel.STOCK if stock else kernel.OURS).request(model)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         count = len(batch["picture"])
@@ -40,14 +42,15 @@ class Tagger:
 
 def work(asked: protocol.Round) -> protocol.Result:
     """The whole of it; `steady`: pictures a second between the first fifth of the results and the last."""
+    stock = "--stock" in sys.argv
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     ray.data.DataContext.get_current().enable_progress_bars = False
     found = (
         ray.data.from_items(asked.urls, override_num_blocks=max(8, asked.count // 64))
-        .map(fetch, num_cpus=1)
+        .map(partial(fetch, stock=stock), num_cpus=1)
         .map_batches(
             Tagger,
-            fn_constructor_args=(Path(sys.argv[1]),),
+            fn_constructor_args=(Path(sys.argv[1]), stock),
             batch_size=kernel.BATCH,
             num_cpus=1,
             compute=ray.data.ActorPoolStrategy(size=ACTORS),
