@@ -130,19 +130,19 @@ class System:
             **more,
         }
 
-    def start(self, name: str, **more: str) -> Role:
-        """Start a role with the shared environment and `more` of it."""
+    def start(self, name: str, command: Sequence[str] | None = None, **more: str) -> Role:
+        """Start a role with the shared environment and `more` of it; another program than its own with `command`."""
         self._started += 1
         log = self.folder / f"{self._started:02d}-{name}.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", MODULES[name]],
+                command or [sys.executable, "-m", MODULES[name]],
                 env=self.environment(**more),
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
             )
-        role = Role(name, process, log, bool(more))
+        role = Role(name, process, log, bool(more) or command is not None)
         self.roles.append(role)
         return role
 
@@ -152,6 +152,12 @@ class System:
             role.process.kill()
             role.process.wait(10)
         self.roles.remove(role)
+
+    def restart(self, *names: str, **more: str) -> list[Role]:
+        """These roles anew with `more`: behind a proxy, say, by another URL."""
+        for name in names:
+            self.end(self.role(name))
+        return [self.start(name, **more) for name in names]
 
     def role(self, name: str) -> Role:
         """The running process of a role, where there is one."""
