@@ -27,15 +27,18 @@ class Expected:
 Accepted = Mapping[UUID, Sequence[Expected]]
 
 
-def check(database: Database, accepted: Accepted) -> None:
-    """Raise AssertionError naming everything that is wrong. `database`: the owner's, which sees all rows."""
-    found = problems(database, accepted)
+def check(database: Database, accepted: Accepted, *, told: bool = False) -> None:
+    """Raise AssertionError naming everything that is wrong. `database`: the owner's, which sees all rows. With `told`,
+    every event of these jobs must have reached every endpoint that asks for it, once its sender has nothing to do."""
+    found = problems(database, accepted, told=told)
     assert not found, "\n".join([f"{len(found)} inconsistencies", *found[:40]])
 
 
-def problems(database: Database, accepted: Accepted) -> list[str]:
+def problems(database: Database, accepted: Accepted, *, told: bool = False) -> list[str]:
     """Everything that is wrong, in words; empty when all is well."""
     found = _strangers(database, accepted)
+    if told:
+        found += _untold(database, accepted)
     for job_id, items in accepted.items():
         found += [f"job {job_id}: {problem}" for problem in _job_problems(database, job_id, items)]
     return found
@@ -145,3 +148,17 @@ def _event_problems(database: Database, job_id: UUID, last_round: int, event: st
     if last and last[0] != event:
         found.append(f"the last event is {last[0]}, expected {event}")
     return found
+
+
+def _untold(database: Database, accepted: Accepted) -> list[str]:
+    """Events of these jobs that an endpoint, enabled since before they were made, was not told exactly once."""
+    rows = _rows(
+        database,
+        "SELECT o.id, o.type, o.payload->>'job' AS job, h.url, count(d.event_id) FILTER (WHERE d.state = 'delivered')"
+        " AS n FROM outbox o JOIN webhooks h ON h.account_id = o.account_id AND h.state = 'enabled'"
+        " AND h.created_at <= o.created_at AND (h.types IS NULL OR o.type = ANY(h.types))"
+        " LEFT JOIN deliveries d ON d.event_id = o.id AND d.webhook_id = h.id"
+        " WHERE o.payload->>'job' = ANY(:jobs) GROUP BY o.id, h.id",
+        jobs=[str(job) for job in accepted],
+    )
+    return [f"{row.type} of job {row.job} was told {row.n} times to {row.url}" for row in rows if row.n != 1]
