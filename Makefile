@@ -25,7 +25,11 @@ BENCH ?= page
 # Tests wait for processes most of the time: three at a time keep two cores busy.
 JOBS ?= 3
 
-.PHONY: help demo up test lint bench clean
+# For `make nemesis`: how long, and which faults (none: others each time).
+SECONDS ?= 600
+SEED ?=
+
+.PHONY: help demo up test nemesis lint bench clean
 
 help: ## Show this list
 	@echo "Tagmill: bulk tagging and moderation of pictures. Needs Python >= 3.11 and a package index, nothing else."
@@ -41,6 +45,9 @@ up: $(RUN_STAMP) ## Run the whole system until Ctrl-C (ARGS="--port 9000")
 test: $(DEV_STAMP) ## Run the tests (ARGS="tests/db -k claim", JOBS=how many at a time)
 	@# A test process that dies ends the run: xdist would wait for the files of the dead for ever.
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0 $(ARGS)
+
+nemesis: $(DEV_STAMP) ## Break a running system at random and judge it after each round (SECONDS=600, SEED= of an earlier run)
+	@NEMESIS_SECONDS=$(SECONDS) NEMESIS_SEED=$(SEED) $(BIN)/python -m pytest -m nemesis tests/faults/test_nemesis.py $(ARGS)
 
 lint: $(DEV_STAMP) ## Check style, types and the import rules
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ _HELP: Final = {
     "chunks": "Chunks that are not done.",
     "oldest_ready_chunk_seconds": "Age of the oldest chunk that could be claimed.",
     "expired_leases": "Leased chunks whose lease ran out.",
+    "dead_rows": "Rows of a hot table that no one needs and that are still there: many, if a transaction is old.",
     "jobs": "Jobs by state.",
     "items_finished_last_hour": "Items that a stage ended in the last hour.",
     "item_failures_last_hour": "Items that failed in the last hour.",

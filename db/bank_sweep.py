@@ -13,7 +13,7 @@ from db.bank_index import HashIndex
 from db.bank_search import apart
 from db.bank_tables import BankChange
 from db.banks import COUNTS
-from db.session import driver_connection
+from db.session import driver_connection, long_statements
 
 ONE_BY_ONE: Final = 16
 """Up to so many new entries, a look at all images for each is cheaper than bringing the images here."""
@@ -37,7 +37,7 @@ def find(session: Session, change: BankChange, after: tuple[int, bytes] | None =
     in a transaction of its own each time; None at the end.
     """
     parameters = {"bank_id": change.bank_id, "entry_id": change.entry_id, "after": change.after, "upto": change.upto}
-    session.execute(text("SET LOCAL statement_timeout = '10min'"))
+    long_statements(session, 600)
     entries = session.execute(_ENTRIES, {**parameters, "limit": ONE_BY_ONE + 1}).all()
     if len(entries) <= ONE_BY_ONE:
         statement = text(_FIND.format(apart=apart(session)))

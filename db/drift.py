@@ -15,14 +15,13 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from db.learning_tables import DriftDay, DriftRow
+from db.session import long_statements
 from db.tables import Evaluation
 
 SOURCES = 20  # sources of an account and model that stand for themselves on a day; the rest is `other`
 UPLOAD, OTHER = "upload", "other"
 GRACE_MINUTES = 10  # a transaction that began before midnight may commit after it
 KEPT_DAYS = 400
-# A day of millions of pictures takes longer than a statement of a request may, and should not sort on the disk.
-_SETTINGS = ("statement_timeout = '15min'", "work_mem = '64MB'", "jit = off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +74,9 @@ def count(session: Session, day: date, *, sources: int = SOURCES, kept: float = 
     Reads that day's results with their items twice (once for each task) and one analysis for each of their distinct
     pictures and models.
     """
-    for setting in _SETTINGS:
-        session.execute(text(f"SET LOCAL {setting}"))
+    # A day of millions of pictures takes longer than a statement of a request may, and should not sort on the disk.
+    long_statements(session, 900)
+    session.execute(text("SELECT set_config('work_mem', '64MB', true), set_config('jit', 'off', true)"))
     found: list[Count] = []
     for task, statement in _COUNTS.items():
         parameters = {"day": day, "task": task, "sources": sources, "kept": kept, "upload": UPLOAD, "other": OTHER}

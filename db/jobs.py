@@ -15,6 +15,7 @@ from db.bulk import copy_rows
 from db.chunks import TURN_NOW, URGENT_CHUNK
 from db.errors import Conflict, EmptyJob, NoOpenBucket, NotFound, TooManyItems
 from db.ids import uuid7
+from db.session import long_statements
 from db.tables import Job
 from db.urls import without_fragment
 
@@ -85,7 +86,7 @@ def submit(
             "policy": json.dumps(document),
         },
     )
-    session.execute(_LONG_STATEMENT)
+    long_statements(session, _LONG_S)
     counter = _Counter(max_items)
     columns = (
         "bucket", "job_id", "seq", "account_id", "url", "filename", "raw_key", "client_id", "product_id", "same_as",
@@ -189,4 +190,4 @@ _INSERT_CHUNKS = text(
     """
 )
 # A statement may take as long as its rows need: a large job's COPY is not stuck.
-_LONG_STATEMENT = text("SET LOCAL statement_timeout = '15min'")
+_LONG_S = 900

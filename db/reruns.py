@@ -20,9 +20,10 @@ from sqlalchemy.orm import Session
 from db import audit, registry, rerun_policies
 from db.errors import BadSelection, Conflict, EmptyRerun, NoOpenBucket, NotFound
 from db.ids import uuid7
+from db.session import long_statements
 from db.tables import Job, Rerun
 
-_SLOW_MS = 600_000
+_SLOW_S = 600
 """Statements over all chosen items may take longer than a request's."""
 
 
@@ -192,7 +193,7 @@ def _parameters(session: Session, account_id: int, model_ref: str, selection: Se
 
 
 def _slow(session: Session) -> None:
-    session.execute(text(f"SET LOCAL statement_timeout = {_SLOW_MS}"))
+    long_statements(session, _SLOW_S)
 
 
 def describe(selection: Mapping[str, Any]) -> str:

@@ -6,11 +6,13 @@ from typing import Any
 
 import psycopg
 from psycopg import Connection as PsycopgConnection
-from sqlalchemy import CursorResult, Result, create_engine, text
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, TimeoutError
+from psycopg.errors import UndefinedColumn, UndefinedFunction, UndefinedTable
+from sqlalchemy import CursorResult, Result, create_engine, event, text
+from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, ProgrammingError, TimeoutError
 from sqlalchemy.orm import Session as Session  # also for annotations of callers
 
+from db.connections import SPARE_S, ImpatientConnection
 from db.errors import Unavailable
 
 # InternalError is what Postgres says when it turned read-only (a failover, a full disk) or ended an idle transaction.
@@ -23,6 +25,8 @@ PASSING = (
     psycopg.InterfaceError,
     psycopg.InternalError,
 )
+# Said by a database that is at another revision than this code: before its migration, or after one was taken back.
+OTHER_SCHEMA = (UndefinedTable, UndefinedColumn, UndefinedFunction)
 
 API_ROLE = "tagmill_api"
 WORKER_ROLE = "tagmill_worker"
@@ -53,7 +57,8 @@ class Database:
         options = [
             f"-c statement_timeout={statement_timeout_ms}",
             "-c lock_timeout=10000",
-            "-c idle_in_transaction_session_timeout=30000",
+            # A transaction whose client is gone, or does not hear it, holds its locks no longer than this.
+            f"-c idle_in_transaction_session_timeout={min(30_000, statement_timeout_ms + 5000)}",
             "-c timezone=UTC",
         ]
         if role is not None:
@@ -74,6 +79,7 @@ class Database:
                 "tcp_user_timeout": 30_000,
             },
         )
+        _give_up_after(self.engine, statement_timeout_ms / 1000 + SPARE_S)
 
     @contextmanager
     def transaction(self, account_id: int | None = None) -> Iterator[Session]:
@@ -81,7 +87,7 @@ class Database:
 
         With `account_id`, row-level security shows that account's rows only, until the end of the transaction.
         Raises Unavailable for what may pass by itself: a lost connection, a full pool, a statement or lock timeout,
-        a server that is read-only for now.
+        a server that is read-only for now, a schema that is not (or no longer) the one of this code.
         """
         try:
             with Session(self.engine, expire_on_commit=False) as session, session.begin():
@@ -90,10 +96,38 @@ class Database:
                 yield session
         except PASSING as error:
             raise Unavailable(str(error).split("\n", 1)[0]) from error
+        except (ProgrammingError, psycopg.ProgrammingError) as error:
+            if not isinstance(getattr(error, "orig", error), OTHER_SCHEMA):
+                raise
+            # The work in hand is not at fault: it must not count as tried.
+            raise Unavailable(f"the schema is another one: {str(error).split(chr(10), 1)[0]}") from error
 
     def dispose(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
+
+
+def _give_up_after(engine: Engine, answer_s: float) -> None:
+    """Its connections wait so long for an answer, and longer only within a transaction that asked for it."""
+
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: object, record: object, arguments: list[Any], named: dict[str, Any]) -> ImpatientConnection:
+        made = ImpatientConnection.connect(*arguments, **named)
+        made.answer_s = answer_s
+        return made
+
+    @event.listens_for(engine, "checkin")
+    def reset(connection: ImpatientConnection | None, record: object) -> None:
+        if connection is not None:
+            connection.answer_s = answer_s
+
+
+def long_statements(session: Session, seconds: int) -> None:
+    """From here to the end of the transaction, a statement may take so long."""
+    session.execute(text(f"SET LOCAL statement_timeout = {seconds * 1000:d}"))
+    connection = driver_connection(session)
+    if isinstance(connection, ImpatientConnection):
+        connection.answer_s = seconds + SPARE_S
 
 
 def enter_account(session: Session, account_id: int) -> None:

@@ -25,8 +25,8 @@ def samples(session: Session) -> list[Sample]:
     (`tagmill_webhook_metrics`); hits and quarantined entries of hash banks (`tagmill_bank_metrics`); devices of
     workers, bytes in the database and in the blob store (`tagmill_system_metrics`); items of the last hour for which
     something was reused (`tagmill_reuse_metrics`); pictures that living processes have decided late since their start;
-    how long GPUs computed, and had work, since then; what waits for people, as maintenance counted it last
-    (`db.review_load`)."""
+    how long GPUs computed, and had work, since then; dead rows of the queue, which an old transaction keeps; what waits
+    for people, as maintenance counted it last (`db.review_load`)."""
     rows = session.execute(
         text(
             "SELECT name, labels, value FROM tagmill_metrics()"
@@ -44,6 +44,8 @@ def samples(session: Session) -> list[Sample]:
             " ('device_wall_seconds', 'device_wall_s')) told (name, of)"
             " WHERE stats ? told.of AND gone_at IS NULL AND last_seen_at > now() - interval '30 seconds'"
             " GROUP BY told.name, stats ->> 'device'"
+            " UNION ALL SELECT 'dead_rows', jsonb_build_object('table', relname), n_dead_tup::float8"
+            " FROM pg_stat_user_tables WHERE relname = 'chunks' AND schemaname = 'public'"
         )
     )
     found = [Sample(name, dict(labels), float(value)) for name, labels, value in rows]

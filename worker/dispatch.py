@@ -56,9 +56,13 @@ class Dispatcher:
             return chunks.urgent_ready(session, "infer")
 
     def canary(self) -> None:
-        """Send one message that does nothing, so that a worker can tell a quiet queue from a dead connection."""
+        """Send one message that does nothing, so that a worker can tell a quiet queue from a dead connection.
+
+        None into a full window: nobody listens, or there are messages enough to hear.
+        """
         try:
-            self._send(CANARY_TASK, {})
+            if self.depth() < self._window:
+                self._send(CANARY_TASK, {})
         except (OperationalError, OSError) as error:
             self._lost(error)
 
@@ -87,14 +91,14 @@ class Dispatcher:
         return self._connection
 
     def _send(self, name: str, kwargs: dict[str, int]) -> None:
-        # expires: a canary or hint that waited an hour for a worker wakes it to nothing new
+        # It never expires: a worker would judge that by its own clock, and one that is ahead would take no hint at all.
+        # A hint that waited for long wakes a worker to nothing new, which costs it a query.
         self._app.send_task(
             name,
             kwargs=kwargs,
             queue=QUEUE,
             connection=self._connect(),
             retry=False,
-            expires=3600,
             argsrepr="",
             kwargsrepr="",
             ignore_result=True,

@@ -165,6 +165,10 @@ class Proxy:
         """Cut the next `times` connections whose transaction said `words` in one of its statements."""
         self._cuts[words.encode()] += times
 
+    def forget(self) -> None:
+        """Cut no more."""
+        self._cuts.clear()
+
     def cut_now(self, said: list[bytes]) -> bool:
         """Whether the transaction that said this is one to cut; it counts."""
         for words, left in self._cuts.items():
@@ -230,6 +234,8 @@ class Proxy:
             )
         except OSError:
             link.reset()
+        except asyncio.CancelledError:
+            return  # the proxy ends
         finally:
             self._links.discard(link)
             writer.close()
