@@ -236,10 +236,10 @@ _LOOSE = text(
 )
 _LOOSE_OF_ALL = text("SELECT * FROM tagmill_audit_loose()")
 _EVIDENCE = text(
-    """
+    f"""
     SELECT a.id, a.account_id, a.action, a.subject, a.detail, s.seq
     FROM audit_log a JOIN audit_seals s ON s.entry_id = a.id
-    WHERE a.id = ANY(:entries) AND a.action = ANY(:actions)
+    WHERE a.id = ANY(:entries) AND a.action = ANY(:actions) AND {evidence.CURRENT}
       AND (CAST(:account_id AS bigint) IS NULL OR a.account_id = :account_id) ORDER BY s.seq
     """
 )

@@ -1,7 +1,7 @@
 """The blob store: immutable bytes under content-addressed keys, in a local folder (also a network file system).
 
 A blob appears whole or not at all: temporary file, flush, rename, flush (db/flushing.py). Keys are made by `raw_key`,
-`work_key` and `manifest_key`.
+`work_key`, `manifest_key` and `journal_key`.
 """
 
 import hashlib
@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import BinaryIO, Final
+from uuid import UUID
 
 from db.errors import BadBlobKey, BlobMissing, BlobTooLarge
 from db.flushing import Flushing
 
 _KEY: Final = re.compile(
     r"(raw|work)/[0-9]{1,19}/[0-9a-f]{2}/[0-9a-f]{64}(\.jpg)?|manifests/[0-9a-f]{2}/[0-9a-f]{64}\.json"
+    r"|erasures/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.json"
 )
 
 
@@ -37,6 +39,11 @@ def work_key(account_id: int, sha256: bytes) -> str:
 def manifest_key(sha256: str) -> str:
     """Where the manifest of a dataset with this hash of its content is."""
     return f"manifests/{sha256[:2]}/{sha256}.json"
+
+
+def journal_key(erasure_id: UUID) -> str:
+    """Where it is kept what an erasure erased, for a database that was restored from before it."""
+    return f"erasures/{erasure_id}.json"
 
 
 @dataclass(frozen=True)
@@ -149,6 +156,22 @@ class LocalBlobs:
     def delete(self, key: str) -> None:
         """Remove the blob; it is no error when it is gone already."""
         self._path(key).unlink(missing_ok=True)
+
+    def delete_older(self, key: str, than: float) -> bool:
+        """Remove the blob unless it was stored after this time (Unix seconds); False for one that was."""
+        path = self._path(key)
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime > than:
+                return False
+            path.unlink()
+        return True
+
+    def journals(self) -> list[UUID]:
+        """The erasures whose journals are here, oldest first."""
+        with suppress(FileNotFoundError):
+            keys = sorted(f"erasures/{name}" for name in os.listdir(self.root / "erasures"))
+            return [UUID(Path(key).stem) for key in keys if _KEY.fullmatch(key)]
+        return []
 
     def temporary_file(self) -> BinaryIO:
         """A nameless scratch file on the store's disk, gone when closed (also by a crash)."""

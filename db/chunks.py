@@ -217,15 +217,17 @@ _RELEASE = text(
 _ITEMS_OF_RANGE = text(
     """
     SELECT seq, url, raw_key FROM items
-    WHERE bucket = :bucket AND job_id = :job_id AND seq >= :lo AND seq < :hi AND same_as IS NULL ORDER BY seq
+    WHERE bucket = :bucket AND job_id = :job_id AND seq >= :lo AND seq < :hi AND same_as IS NULL
+      AND num_nonnulls(url, raw_key) = 1 ORDER BY seq
     """
 )
 _ITEMS_OF_SEQS = text(
     """
     SELECT seq, url, raw_key FROM items
-    WHERE bucket = :bucket AND job_id = :job_id AND seq = ANY(:seqs) ORDER BY seq
+    WHERE bucket = :bucket AND job_id = :job_id AND seq = ANY(:seqs) AND num_nonnulls(url, raw_key) = 1 ORDER BY seq
     """
 )
+# Erased items have neither URL nor upload: they are in no chunk any more.
 # The category is asked for row by row: of a new job Postgres has no statistics, takes it for one row, and would join
 # each picture with all items of the job.
 _IMAGES = text(

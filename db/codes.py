@@ -58,5 +58,6 @@ CODES: Final[dict[str, Code]] = {
     "blob_altered": Code("The stored bytes are not what was stored."),
     "inference_failed": Code("The model could not score this picture.", retryable=True),
     "poison": Code("Processing this item killed its process again and again."),
+    "erased": Code("The item was erased on request; of what it was nothing is kept."),
     "cancelled": Code("The job was cancelled before this item was reached.", retryable=True),
 }

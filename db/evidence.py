@@ -6,7 +6,8 @@ A digest is SHA-256 over lines in Postgres's own form of jsonb, whose text does 
     moderation.record    the verdicts of one infer chunk: number, picture and moderation of each item
 
 A stored verdict may change after that (policy, bank, rerun). Each such change is a decision with `before` and `after`,
-so the first verdict can be found again, and the last one has to be what is stored.
+so the first verdict can be found again, and the last one has to be what is stored. An erasure removes rows, and adds an
+entry in place of each that spoke of them (`db.erased_evidence`).
 """
 
 import hashlib
@@ -59,6 +60,8 @@ def cover_verdicts(
 
 def check(session: Session, account_id: int, action: str, subject: str, detail: Mapping[str, Any]) -> Flaw | None:
     """Recompute what an audit entry of `ACTIONS` says; None when it is so."""
+    if "flaw" in detail:
+        return Flaw("edited", f"found before an erasure: {detail['flaw']}")
     if action == OF_DECISIONS:
         return _check_decisions(session, account_id, UUID(subject), detail)
     return _check_verdicts(session, account_id, UUID(subject), detail)
@@ -70,6 +73,18 @@ def uncovered(session: Session, account_id: int | None) -> Flaw | None:
     if row is None:
         return None
     return Flaw("inserted", f"decision {row.id} on item {item_id(row.job_id, row.seq)}: no audit entry speaks of it")
+
+
+def digest_of_batch(session: Session, account_id: int, batch: UUID) -> dict[str, Any]:
+    """What an entry says of a batch of decisions as it is now, also of an empty one."""
+    row = session.execute(_OF_BATCH, {"account_id": account_id, "batch": batch}).one()
+    return {"kind": row.kind, "decisions": row.items, "digest": row.digest}
+
+
+def digest_of_verdicts(session: Session, account_id: int, job_id: UUID, seqs: Sequence[int]) -> str | None:
+    """The digest of what the machine said first of these items; None where that cannot be found again."""
+    lines = _first_verdicts(session, account_id, job_id, seqs)
+    return None if isinstance(lines, Flaw) or not lines else _digest_of(lines)
 
 
 def ranges(seqs: Iterable[int]) -> str:
@@ -85,7 +100,7 @@ def ranges(seqs: Iterable[int]) -> str:
 
 def numbers(written: str) -> Iterator[int]:
     """What `ranges` was given."""
-    for part in written.split(","):
+    for part in filter(None, written.split(",")):
         low, _, high = part.partition("-")
         yield from range(int(low), int(high or low) + 1)
 
@@ -103,8 +118,17 @@ def _check_decisions(session: Session, account_id: int, batch: UUID, detail: Map
 
 
 def _check_verdicts(session: Session, account_id: int, job_id: UUID, detail: Mapping[str, Any]) -> Flaw | None:
-    seqs = list(numbers(detail["seqs"]))
-    parameters = {"account_id": account_id, "job_id": job_id, "seqs": seqs}
+    lines = _first_verdicts(session, account_id, job_id, list(numbers(detail["seqs"])))
+    if isinstance(lines, Flaw):
+        return lines
+    if lines and _digest_of(lines) != detail["digest"]:
+        return Flaw("edited", f"a verdict of job {job_id} among items {detail['seqs']}")
+    return None
+
+
+def _first_verdicts(session: Session, account_id: int, job_id: UUID, seqs: Sequence[int]) -> list[str] | Flaw:
+    """The lines of the digest over these items, each with the verdict that it had first."""
+    parameters = {"account_id": account_id, "job_id": job_id, "seqs": list(seqs)}
     stored = {row.seq: row for row in session.execute(_STORED, parameters)}
     if missing := [seq for seq in seqs if seq not in stored]:
         return Flaw("removed", f"the result of item {item_id(job_id, missing[0])}")
@@ -117,9 +141,11 @@ def _check_verdicts(session: Session, account_id: int, job_id: UUID, detail: Map
         if first is None:
             return Flaw("edited", f"the verdict of item {item_id(job_id, seq)} is not what its last decision left")
         lines.append(f'[{seq}, "{stored[seq].sha256}", {first}]')
-    if hashlib.sha256("\n".join(lines).encode()).hexdigest() != detail["digest"]:
-        return Flaw("edited", f"a verdict of job {job_id} among items {detail['seqs']}")
-    return None
+    return lines
+
+
+def _digest_of(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def first_of(now: str, changes: list[tuple[str, str]]) -> str | None:
@@ -133,6 +159,11 @@ def first_of(now: str, changes: list[tuple[str, str]]) -> str | None:
     return now
 
 
+_REPLACED = """NOT EXISTS (SELECT FROM audit_log n WHERE n.action = '{action}' AND a.action = '{action}'
+      AND n.subject = a.subject AND n.account_id = a.account_id AND n.id > a.id AND n.detail ? 'erasure'
+      AND n.detail ->> 'chunk' IS NOT DISTINCT FROM a.detail ->> 'chunk')"""
+CURRENT: Final = " AND ".join(_REPLACED.format(action=action) for action in ACTIONS)
+"""SQL, of an entry `a` of `ACTIONS`: no erasure has put another one in its place."""
 _DIGEST = """encode(sha256(convert_to(string_agg({line}::text, E'\\n' ORDER BY {order}), 'UTF8')), 'hex')"""
 _DECISION = """jsonb_build_array(d.id, d.account_id, encode(d.sha256, 'hex'), d.context, d.job_id, d.seq, d.kind,
       d.verdict, d.code, d.text, d.actor, d.policy, d.rule, d.before, d.after, d.takes_back, d.comment,

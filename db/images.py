@@ -79,7 +79,8 @@ def analyses_of(session: Session, account_id: int, shas: Sequence[bytes], model:
 
 
 def record_analyses(session: Session, account_id: int, model: str, scores: Mapping[bytes, dict[str, Any]]) -> None:
-    """Store scores by bytes; those stored already stay (sorted, so that two writers never deadlock)."""
+    """Store scores by bytes, of images that are there; those stored already stay (sorted, so that two writers never
+    deadlock)."""
     if not scores:
         return
     rows = [{"sha256": sha.hex(), "scores": scores[sha]} for sha in sorted(scores)]
@@ -138,6 +139,7 @@ _ADD_ANALYSES = text(
     INSERT INTO analyses (account_id, sha256, model, scores)
     SELECT :account_id, decode(sha256, 'hex'), :model, scores
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(sha256 text, scores jsonb)
+    WHERE EXISTS (SELECT FROM images i WHERE i.account_id = :account_id AND i.sha256 = decode(r.sha256, 'hex'))
     ON CONFLICT DO NOTHING
     """
 )

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import text
@@ -13,6 +13,7 @@ from db import (
     bank_changes,
     bank_matching,
     bank_redecisions,
+    erasure_fence,
     evidence,
     moderation_state,
     outbox,
@@ -77,9 +78,10 @@ def finish_ingest(
 ) -> None:
     """leased → done for an ingest chunk: images and what hash banks know of them, what servers call them, ingest rows,
     results of what failed; successes become a ready infer chunk, deferred items a ready ingest chunk with `not_before`.
-    Raises LeaseLost (roll back)."""
+    Of what was erased meanwhile nothing is written. Raises LeaseLost (roll back)."""
+    erasure_fence.share_lock(session, chunk.account_id)
     _require_lease(session, chunk)
-    outcomes = _with_followers(session, chunk, outcomes)
+    outcomes, deferred = _without_erased(session, chunk, outcomes, list(deferred))
     images = {o.image.sha256: o.image for o in outcomes if o.image is not None}
     bank_changes.share_lock(session)
     reused = {o.image.sha256 for o in outcomes if o.image is not None and o.reused is not None}
@@ -124,7 +126,10 @@ def finish_infer(
     """leased → done for an infer chunk: one results row an item, and a task for people where the verdict asks for them.
     `audit_share` of the other verdicts is drawn for an audit, if the policy says nothing else; `known_scores`: items
     whose scores were stored before. Raises LeaseLost (roll back)."""
+    erasure_fence.share_lock(session, chunk.account_id)
     _require_lease(session, chunk)
+    refused = erasure_fence.refused(session, chunk, [o.seq for o in outcomes], {})
+    outcomes = [o for o in outcomes if o.seq not in refused]
     bank_changes.share_lock(session)
     rows = [
         (
@@ -169,6 +174,23 @@ def _require_lease(session: Session, chunk: Chunk) -> None:
     parameters = {"id": chunk.id, "owner": chunk.owner, "fence": chunk.fence}
     if session.execute(_LOCK_OURS, parameters).first() is None:
         raise LeaseLost(f"Chunk {chunk.id} is no longer leased with fence {chunk.fence}.")
+
+
+def _without_erased(
+    session: Session, chunk: Chunk, first: Sequence[IngestOutcome], deferred: list[Deferred]
+) -> tuple[Sequence[IngestOutcome], list[Deferred]]:
+    """The outcomes with those of followers, and the deferrals, without what was erased; what an image was to be used
+    again for that is gone is put off to be fetched."""
+    outcomes = _with_followers(session, chunk, first)
+    pictures = {o.seq: o.image for o in outcomes if o.image is not None}
+    known = {o.image.sha256 for o in outcomes if o.image is not None and o.reused is not None}
+    seqs = [*(o.seq for o in outcomes), *(seq for part in deferred for seq in part.seqs)]
+    reused = [seq for seq, image in pictures.items() if image.sha256 in known]
+    refused = erasure_fence.refused(session, chunk, seqs, pictures, reused)
+    parts = [replace(part, seqs=[seq for seq in part.seqs if seq not in refused.seqs]) for part in deferred]
+    if again := sorted(o.seq for o in first if o.seq in refused.again):
+        parts.append(Deferred(again, 0.0, counts=False))
+    return [o for o in outcomes if o.seq not in refused], [part for part in parts if part.seqs]
 
 
 def _with_followers(session: Session, chunk: Chunk, outcomes: Sequence[IngestOutcome]) -> Sequence[IngestOutcome]:

@@ -83,7 +83,7 @@ def _tally(session: Session, job: Job) -> dict[str, Any]:
 _TAKE_BACK = text(
     """
     DELETE FROM results r USING items i
-    WHERE r.bucket = :bucket AND r.job_id = :id AND r.code IS NOT NULL
+    WHERE r.bucket = :bucket AND r.job_id = :id AND r.code IS NOT NULL AND r.code <> 'erased'
       AND ((:all AND r.outcome = 'failed') OR r.code = ANY(:codes))
       AND i.bucket = r.bucket AND i.job_id = r.job_id AND i.seq = r.seq
     RETURNING r.seq, i.same_as, EXISTS (

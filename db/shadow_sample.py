@@ -214,6 +214,7 @@ _ADD = text(
     SELECT :run, account_id, decode(sha256, 'hex'), job_id, seq, active, candidate, side, code
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(account_id bigint, sha256 text, job_id uuid, seq integer,
       active real[], candidate real[], side text, code text)
+    WHERE EXISTS (SELECT FROM images g WHERE g.account_id = r.account_id AND g.sha256 = decode(r.sha256, 'hex'))
     """
 )
 _RECORDED = text(

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from db.images import COLUMNS, ImageRecord, record_of
+from db.session import changed
 from db.urls import without_fragment
 
 FRESH = "1 day"
@@ -61,6 +62,12 @@ def forget(session: Session, days: float, limit: int = 20_000) -> int:
     return len(session.execute(_FORGET, {"days": days, "limit": limit}).all())
 
 
+def forget_urls(session: Session, account_id: int, urls: Sequence[str]) -> int:
+    """Drop what is known of these URLs; how many."""
+    hashes = sorted({_hash(url) for url in urls})
+    return changed(session.execute(_FORGET_URLS, {"account_id": account_id, "hashes": hashes})) if hashes else 0
+
+
 def _hash(url: str) -> bytes:
     return blake2b(without_fragment(url).encode(), digest_size=16).digest()
 
@@ -84,6 +91,7 @@ _RECORD = text(
         IS DISTINCT FROM (excluded.sha256, excluded.etag, excluded.last_modified)
     """
 )
+_FORGET_URLS = text("DELETE FROM validators WHERE account_id = :account_id AND url_hash = ANY(:hashes)")
 _FORGET = text(
     """
     DELETE FROM validators WHERE (account_id, url_hash) IN (

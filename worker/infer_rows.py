@@ -7,7 +7,7 @@ Functions take the session first and never commit. No torch here.
 from collections.abc import Sequence
 from typing import Any
 
-from db import banks, chunks, images, policy, recording, rerun_policies
+from db import banks, chunks, erasure_fence, images, policy, recording, rerun_policies
 from db.chunks import Chunk
 from db.recording import InferOutcome
 from db.session import Session
@@ -37,6 +37,7 @@ def record(session: Session, work: Work, outcomes: Sequence[InferOutcome], *, au
 
 
 def store_scores(session: Session, work: Work) -> None:
-    """Keep the scores that were made here, whatever becomes of the chunk."""
+    """Keep the scores that were made here, whatever becomes of the chunk, but none of pictures erased meanwhile."""
+    erasure_fence.share_lock(session, work.chunk.account_id)
     for ref in sorted(work.fresh):
         images.record_analyses(session, work.chunk.account_id, ref, work.fresh[ref])
