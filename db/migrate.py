@@ -1,19 +1,28 @@
 """Brings a database to the newest schema and gives the roles their passwords. Run by `tagmill migrate`."""
 
+import time
+from collections.abc import Callable
 from importlib.resources import files
+from typing import Final
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from psycopg import sql
+from psycopg.errors import DeadlockDetected, LockNotAvailable
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from db.locks import lock_key
 from db.session import API_ROLE, WORKER_ROLE, psycopg_url
+
+TRIES: Final = 10
+"""A migration that meets running roles may lose a deadlock against them, or wait too long for a lock: then it is rolled
+back, they go on, and it is tried again."""
 
 
 def _config() -> Config:
@@ -49,8 +58,7 @@ def upgrade(
             config.attributes["connection"] = connection
             MigrationContext.configure(connection)._ensure_version_table()
             connection.commit()
-            command.upgrade(config, revision)
-            connection.commit()
+            _try(connection, lambda: command.upgrade(config, revision))
             for role, password in ((API_ROLE, api_password), (WORKER_ROLE, worker_password)):
                 if password is not None:
                     _let_login(connection, role, password)
@@ -67,10 +75,24 @@ def downgrade(url: str, revision: str) -> None:
         with engine.connect() as connection:
             config = _config()
             config.attributes["connection"] = connection
-            command.downgrade(config, revision)
-            connection.commit()
+            _try(connection, lambda: command.downgrade(config, revision))
     finally:
         engine.dispose()
+
+
+def _try(connection: Connection, run: Callable[[], None]) -> None:
+    """Run migrations, each a transaction of its own, and commit; what met a lock is tried again."""
+    for left in reversed(range(TRIES)):
+        try:
+            run()
+            connection.commit()
+        except OperationalError as error:
+            connection.rollback()
+            if not left or not isinstance(error.orig, DeadlockDetected | LockNotAvailable):
+                raise
+            time.sleep(0.5)
+        else:
+            return
 
 
 def _let_login(connection: Connection, role: str, password: str) -> None:

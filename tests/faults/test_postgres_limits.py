@@ -63,8 +63,8 @@ def test_the_disk_of_postgres_is_full(small_disk: Path, tmp_path: Path) -> None:
             assert front.submit(1000, "small") == 202
             ballast = small_disk / "ballast"
             _fill(ballast, leave=4 * MIB)
-            statuses = {front.submit(300_000, "large") for _ in range(3)}
-            assert statuses == {503}
+            assert front.submit(300_000, "large") == 503
+            assert {front.submit(10, "tiny") for _ in range(5)} <= {202, 503}
             assert front.status("/healthz") == 200
             ballast.unlink()
             if not postgres.running:  # no space for its log: it ends, and recovers
@@ -73,12 +73,17 @@ def test_the_disk_of_postgres_is_full(small_disk: Path, tmp_path: Path) -> None:
             until(lambda: front.status("/readyz") == 200, 60, "the API to be ready again")
             assert front.submit(300_000, "large") == 202
             assert front.submit(300_000, "large") == 202
-        assert [count(owner, "jobs"), count(owner, "items")] == [2, 301_000]
-        assert count(owner, "chunks") > 0
+            assert front.submit(10, "tiny") == 202
+        assert [count(owner, "jobs"), count(owner, "items")] == [3, 301_010]
         owner.dispose()
-        check = [str(postgres_binaries() / "pg_amcheck"), "--install-missing", "-d", postgres.url]
-        checked = subprocess.run(check, capture_output=True, text=True, timeout=120)
-        assert checked.returncode == 0, checked.stdout[-2000:] + checked.stderr[-2000:]
+        if (postgres_binaries() / "pg_amcheck").exists():
+            where = {"PGHOST": "127.0.0.1", "PGPORT": str(postgres.port), "PGUSER": "tagmill"}
+            checked = subprocess.run(
+                [postgres_binaries() / "pg_amcheck", "--install-missing", "tagmill"],
+                env=os.environ | where | {"PGPASSWORD": postgres.password},
+                capture_output=True, text=True, timeout=120,
+            )  # fmt: skip
+            assert checked.returncode == 0, checked.stdout[-2000:] + checked.stderr[-2000:]
 
 
 class _Requests:
