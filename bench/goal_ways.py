@@ -17,15 +17,16 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from bench.peers import kernel
-from ml import images
+from ml import artifact, images
 from ml.architectures import build
+from ml.predictor import Predictor
 from ml.presets import ImagenetPreset
 from ml.working_copy import decode
 from worker import wiring
 from worker.fetcher import Fetched
 from worker.settings import WorkerSettings
 
-SIDE = 384
+SIDE, QUALITY = 384, 90
 LIMITS = images.Limits(draft_short_side=SIDE)
 
 
@@ -56,23 +57,26 @@ def worker_224(data: bytes) -> object:
     return _PRESET(decode(data))
 
 
-def pillow_384(data: bytes) -> object:
-    """A picture with its short side at 384, by a few lines of Pillow."""
+def pillow_copy(data: bytes) -> object:
+    """A picture with its short side at 384, as a JPEG, by a few lines of Pillow."""
     image = Image.open(io.BytesIO(data)).convert("RGB")
     scale = min(1.0, SIDE / min(image.size))
-    return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=QUALITY)
+    return out.getvalue()
 
 
-def sandbox_384(data: bytes) -> object:
-    """As the sandbox reads a stranger's bytes, under all limits."""
-    return images.bounded(images.read(data, LIMITS).image, SIDE)
+def sandbox_copy(data: bytes) -> object:
+    """As the sandbox makes a working copy of a stranger's bytes, under all limits."""
+    return images.working_copy(images.read(data, LIMITS), SIDE, QUALITY)
 
 
 def enlarged(data: bytes) -> bytes:
     """A photo as a camera of six megapixels would have it."""
     image = Image.open(io.BytesIO(data)).convert("RGB").resize((2000, 3000), Image.Resampling.BICUBIC)
     out = io.BytesIO()
-    image.save(out, "JPEG", quality=90)
+    image.save(out, "JPEG", quality=QUALITY)
     return out.getvalue()
 
 
@@ -81,7 +85,6 @@ def enlarged(data: bytes) -> bytes:
 
 def networks(folder: Path) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """(eager torch in fp32, the engine in bf16): uint8 batches of eight to logits, one thread each."""
-    torch.set_num_threads(1)
     eager = build("mobilenet_v3_large", 1000)
     eager.load_state_dict(load_file(folder / "model.safetensors"))
     eager.eval()
@@ -97,6 +100,15 @@ def networks(folder: Path) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
         return request.run().copy()
 
     return slow, fast
+
+
+def shipped(folder: Path, photos: Sequence[bytes]) -> tuple[str, Callable[[Any], Any], Callable[[Any], Any], Any]:
+    """A trained network: (how it runs here, in eager torch, as it runs here, these photos as its preset makes them)."""
+    loaded = artifact.load(folder)
+    predictors = Predictor([loaded], backend="reference"), Predictor([loaded])
+    batch = torch.from_numpy(np.stack([np.asarray(predictors[0].prepare(photo).inputs[0]) for photo in photos]))
+    slow, fast = (next(iter(predictor.backends.values())).backend for predictor in predictors)
+    return fast.name, slow.forward, fast.forward, batch.split(kernel.BATCH)
 
 
 # --- fetching ---------------------------------------------------------------------------------------------------------

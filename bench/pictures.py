@@ -14,6 +14,9 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
+
+import uvloop
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: "
 MISSING = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
@@ -29,8 +32,7 @@ class _Protocol(asyncio.Protocol):
         self._pending = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are not of asyncio's class
 
     def data_received(self, data: bytes) -> None:
         self._pending += data
@@ -61,7 +63,7 @@ async def _serve(folder: Path, *, with_etags: bool, latency_s: float) -> None:
     files = {f"/{path.name}".encode(): path.read_bytes() for path in folder.iterdir() if path.is_file()}
     etags = {path: b"%08x" % zlib.crc32(body) for path, body in files.items()} if with_etags else {}
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Protocol(files, etags, latency_s), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: _Protocol(files, etags, latency_s), "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
 
@@ -93,4 +95,4 @@ if __name__ == "__main__":
     arguments.add_argument("--etags", action="store_true")
     arguments.add_argument("--latency-ms", type=float, default=0.0)
     options = arguments.parse_args()
-    asyncio.run(_serve(options.folder, with_etags=options.etags, latency_s=options.latency_ms / 1000))
+    uvloop.run(_serve(options.folder, with_etags=options.etags, latency_s=options.latency_ms / 1000))
