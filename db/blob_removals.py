@@ -49,6 +49,11 @@ def waiting(session: Session, erasure_id: UUID) -> int:
     return int(session.execute(_WAITING, {"id": erasure_id}).scalar_one())
 
 
+def of(session: Session, erasure_id: UUID) -> list[str]:
+    """All blobs that an erasure removed or is to remove."""
+    return list(session.scalars(_OF, {"id": erasure_id}))
+
+
 def removed(session: Session, erasure_id: UUID) -> list[str]:
     """The blobs that an erasure removed so far."""
     return list(session.scalars(_REMOVED, {"id": erasure_id}))
@@ -82,6 +87,7 @@ _DUE = text(
 _GONE = text("UPDATE blob_removals SET gone_at = now() WHERE key = ANY(:keys)")
 _FORGET = text("DELETE FROM blob_removals WHERE key = ANY(:keys)")
 _WAITING = text("SELECT count(*) FROM blob_removals WHERE erasure_id = :id AND gone_at IS NULL")
+_OF = text("SELECT key FROM blob_removals WHERE erasure_id = :id")
 _REMOVED = text("SELECT key FROM blob_removals WHERE erasure_id = :id AND gone_at IS NOT NULL ORDER BY key")
 _FORGET_OLD = text(
     """

@@ -1,4 +1,5 @@
-"""Datasets: versions of labelled sets of pictures, known by the hash of their manifest. Rows are only added."""
+"""Datasets: versions of labelled sets of pictures, known by the hash of their manifest. Rows are only added, and
+changed by nothing but an erasure."""
 
 import json
 from collections.abc import Mapping
@@ -7,6 +8,7 @@ from typing import Any
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
+from db import blob_removals
 from db.errors import Conflict, NotFound
 from db.tables import Dataset
 
@@ -47,6 +49,32 @@ def add(
     return session.get_one(Dataset, row_id)
 
 
+def shrink(
+    session: Session,
+    dataset_id: int,
+    sha256: str,
+    *,
+    manifest_key: str,
+    entries: int,
+    counts: Mapping[str, Any],
+    erased: int,
+) -> None:
+    """Another manifest, without pictures that were erased, takes the place of a version's; its summary says how many
+    are missing. The old manifest is to be removed, unless another dataset has it."""
+    parameters = {
+        "id": dataset_id,
+        "sha256": sha256,
+        "key": manifest_key,
+        "entries": entries,
+        "counts": json.dumps(counts),
+        "erased": erased,
+    }
+    old = session.execute(_OLD, parameters).scalar_one()
+    session.execute(_SHRINK, parameters)
+    if not session.scalar(_NAMED, {"key": old}):
+        blob_removals.ask(session, 0, [old])
+
+
 def by_ref(session: Session, ref: str) -> Dataset:
     """name@version, or a name alone for its newest version; NotFound."""
     name, at, version = ref.rpartition("@")
@@ -65,3 +93,14 @@ def by_id(session: Session, dataset_id: int) -> Dataset:
 def every(session: Session) -> list[Dataset]:
     """All versions, oldest first."""
     return list(session.scalars(select(Dataset).order_by(Dataset.id)))
+
+
+_OLD = text("SELECT manifest_key FROM datasets WHERE id = :id FOR UPDATE")
+_SHRINK = text(
+    """
+    UPDATE datasets SET sha256 = :sha256, manifest_key = :key, entries = :entries,
+      summary = summary || jsonb_build_object('counts', CAST(:counts AS jsonb),
+        'erased', coalesce((summary ->> 'erased')::int, 0) + :erased) WHERE id = :id
+    """
+)
+_NAMED = text("SELECT EXISTS (SELECT FROM datasets WHERE manifest_key = :key)")

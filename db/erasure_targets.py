@@ -3,7 +3,7 @@
 Only what was submitted before the erasure was asked for counts: who submits the same again afterwards wants it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 from uuid import UUID
 
@@ -122,7 +122,7 @@ _OF_TOMBSTONES = text(
     WHERE e.erasure_id = :id AND {_NAMED} ORDER BY e.job_id, e.seq LIMIT :limit
     """
 )
-_FINDERS: Final[dict[str, Callable[[Session, dict[str, Any]], Sequence[Key]]]] = {
+_FINDERS: Final[dict[str, Callable[[Session, dict[str, Any]], list[Key]]]] = {
     "item": _of_item,
     "job": lambda session, parameters: _keys(session, _OF_JOB, parameters),
     "product": lambda session, parameters: _keys(session, _OF_PRODUCT, parameters),

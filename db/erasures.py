@@ -90,9 +90,9 @@ def page(
     return list(session.scalars(query))
 
 
-def waiting(session: Session) -> Sequence[UUID]:
-    """Erasures to go on with: those not finished, oldest first, then those that are due to be looked for once more."""
-    return list(session.scalars(_WAITING, {"again_s": AGAIN_S}))
+def waiting(session: Session) -> Sequence[tuple[UUID, bool]]:
+    """Erasures to go on with: those not finished, oldest first, then (True) those to be looked for once more."""
+    return [(row.id, row.again) for row in session.execute(_WAITING, {"again_s": AGAIN_S})]
 
 
 def preview(
@@ -127,13 +127,15 @@ def step(session: Session, erasure_id: UUID, limit: int = BATCH) -> bool:
     return False
 
 
-def finish(session: Session, erasure_id: UUID, journal: bytes, more: Mapping[str, int]) -> bool:
+def finish(session: Session, erasure_id: UUID, journal: bytes, more: Mapping[str, int], *, again: bool = False) -> bool:
     """running → finished, with the SHA-256 of its journal, once no blob of it is left; the audit log has the receipt.
-    Of one that is finished: settled, and what it was asked for by name is forgotten."""
+    `again`, of one that is finished: settled, and what it was asked for by name is forgotten."""
+    session.execute(text("SELECT FROM erasures WHERE id = :id FOR UPDATE"), {"id": erasure_id})
     erasure = by_id(session, erasure_id)
+    if (erasure.state == "finished") != again or erasure.settled_at is not None:
+        return False  # another process was faster
     if erasure.rows_at is None or blob_removals.waiting(session, erasure_id):
         return False
-    again = erasure.state == "finished"
     keys = blob_removals.removed(session, erasure_id)
     blobs = {"uploads": sum(k.startswith("raw/") for k in keys), "copies": sum(k.startswith("work/") for k in keys)}
     counts = {**_sum(erasure.counts, more), **{name: count for name, count in blobs.items() if count}}
@@ -232,7 +234,7 @@ _ASK = text(
 _THERE = text("SELECT EXISTS (SELECT FROM jobs WHERE id = :job AND account_id = :account_id AND total > :seq)")
 _WAITING = text(
     """
-    SELECT id FROM erasures WHERE settled_at IS NULL
+    SELECT id, finished_at IS NOT NULL AS again FROM erasures WHERE settled_at IS NULL
       AND (finished_at IS NULL OR finished_at < now() - make_interval(secs => :again_s))
     ORDER BY finished_at IS NOT NULL, created_at
     """

@@ -81,6 +81,12 @@ class EmptyRerun(DbError):
     code = "empty_rerun"
 
 
+class BadJournal(DbError):
+    """A file is no journal of an erasure."""
+
+    code = "bad_journal"
+
+
 class BadSelection(DbError):
     """The conditions of a rerun contradict each other or its task."""
 

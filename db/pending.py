@@ -5,12 +5,12 @@ from typing import Final, Literal
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-Kind = Literal["jobs", "audit", "replays", "moves", "banks"]
+Kind = Literal["jobs", "audit", "replays", "moves", "banks", "erasures"]
 
 
 def kinds(session: Session) -> frozenset[Kind]:
     """Of what something is there: jobs that have not ended, audit entries without a seal, replays and moves of models
-    that wait for a process, entries or changes of hash banks."""
+    that wait for a process, entries or changes of hash banks, erasures to go on with and blobs to remove."""
     row = session.execute(_LOOK).mappings().one()
     return frozenset(kind for kind, there in row.items() if there)
 
@@ -27,7 +27,10 @@ _LOOK: Final = text(
       EXISTS (SELECT FROM replays WHERE state IN ('queued', 'running')) AS replays,
       EXISTS (SELECT FROM model_moves WHERE state = 'asked') AS moves,
       EXISTS (SELECT FROM hash_entries) OR EXISTS (SELECT FROM bank_rechecks)
-        OR EXISTS (SELECT FROM bank_changes WHERE state <> 'done') AS banks
+        OR EXISTS (SELECT FROM bank_changes WHERE state <> 'done') AS banks,
+      EXISTS (SELECT FROM erasures WHERE settled_at IS NULL
+        AND (finished_at IS NULL OR finished_at < now() - interval '30 minutes'))
+        OR EXISTS (SELECT FROM blob_removals WHERE gone_at IS NULL) AS erasures
     """
 )
 _DELIVERIES: Final = text(

@@ -28,6 +28,7 @@ NAMES = frozenset(
         "before_shadow_commit",
         "deliver_after_send",
         "before_ban_commit",
+        "before_erasure_commit",
     }
 )
 

@@ -13,11 +13,12 @@ from datetime import date
 from types import FrameType
 from uuid import UUID
 
-from db import buckets, delivery_queue, hosts, idempotency, locks, sessions, shadow, validators, workers
+from db import blob_removals, buckets, delivery_queue, hosts, idempotency, locks, sessions, shadow, validators, workers
 from db.errors import DbError
 from db.session import Database
 from worker import deliver, finalise, log, model_moves, sealing, wiring
 from worker.dispatch import Dispatcher, Turns
+from worker.erasing import Eraser
 from worker.heartbeat import Counters, Heartbeat, Stopwatch
 from worker.late import Decider
 from worker.log import Throttle
@@ -33,6 +34,8 @@ LATE_EVERY_S = 1.0
 MODELS_EVERY_S = 1.0
 REPLAY_EVERY_S = 1.0  # somebody waits for it
 SEAL_EVERY_S = 1.0
+ERASE_EVERY_S = 1.0
+JOURNALS_EVERY_S = 60.0  # a database that was restored from before an erasure forgets again
 DRIFT_EVERY_S = 600.0  # it is due once a day; more often, to catch up after an outage
 
 
@@ -67,6 +70,7 @@ def duties(
             idempotency.forget(session)
             validators.forget(session, settings.validator_keep_days)
             sessions.forget(session)
+            blob_removals.forget(session)
             delivery_queue.forget(session, settings.webhook_keep_days)
             return int(buckets.open_when_full(session) is not None)
 
@@ -87,7 +91,10 @@ def duties(
 
         return banning.run_once(database, settings.bank_surge, stop)
 
+    eraser = Eraser(database, lambda: wiring.blobs(settings), stop)
     return [
+        Duty("erase", ERASE_EVERY_S, look.gated("erasures", eraser.run_once)),
+        Duty("journals", JOURNALS_EVERY_S, eraser.replay),
         Duty("dispatch", settings.urgent_poll_s, Turns(dispatcher, settings)),
         Duty("reap", settings.reap_every_s, reap_once),
         Duty("finalise", settings.finalise_every_s, look.gated("jobs", lambda: finalise.run_once(database))),

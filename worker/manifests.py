@@ -28,8 +28,7 @@ def store(
     version with other content, and DatasetError('manifest_invalid') for one that `load` would refuse."""
     from_dict(json.loads(json.dumps(manifest.to_dict())))
     digest = manifest.sha256
-    key = manifest_key(digest)
-    blobs.put(key, json.dumps(manifest.to_dict(), ensure_ascii=False).encode())
+    key = put(blobs, manifest)
     groups = {name: {"kind": group.kind, "labels": list(group.labels)} for name, group in manifest.groups.items()}
     summary = {"groups": groups, "counts": manifest.counts(), **found}
     with database.transaction() as session:
@@ -43,6 +42,13 @@ def store(
             entries=len(manifest.entries),
             summary=summary,
         )
+
+
+def put(blobs: LocalBlobs, manifest: Manifest) -> str:
+    """Store the manifest under the hash of its content; its key."""
+    key = manifest_key(manifest.sha256)
+    blobs.put(key, json.dumps(manifest.to_dict(), ensure_ascii=False).encode())
+    return key
 
 
 def load(blobs: LocalBlobs, dataset: Dataset) -> Manifest:
