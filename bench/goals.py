@@ -28,7 +28,7 @@ from bench.peers import environments, kernel
 from bench.peers.process import Failed, Peer
 from bench.peers.protocol import Round
 from bench.pictures import serving
-from bench.scale import CHUNK
+from bench.scale_rows import CHUNK
 from bench.submit import job_of_nowhere
 from bench.system import SHARED, reaching, running
 from bench.tables import spread
