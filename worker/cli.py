@@ -10,6 +10,7 @@ from worker import (
     cli_datasets,
     cli_doctor,
     cli_drift,
+    cli_erase,
     cli_jobs,
     cli_keys,
     cli_labels,
@@ -50,6 +51,7 @@ app.add_typer(cli_datasets.app, name="datasets", rich_help_panel="Learn")
 app.add_typer(cli_drift.app, name="drift", rich_help_panel="Learn")
 app.add_typer(cli_audit.app, name="audit", rich_help_panel="Administer")
 app.add_typer(cli_banks.app, name="banks", rich_help_panel="Administer")
+app.add_typer(cli_erase.app, name="erase", rich_help_panel="Administer")
 app.add_typer(cli_keys.app, name="keys", rich_help_panel="Administer")
 app.add_typer(cli_models.app, name="models", rich_help_panel="Administer")
 app.add_typer(cli_policies.app, name="policies", rich_help_panel="Administer")

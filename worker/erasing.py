@@ -11,8 +11,9 @@ Any process may go on where another one died.
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Final
 from uuid import UUID
 
@@ -64,10 +65,7 @@ class Eraser:
             journal = erasure_journal.document(session, erasure_id)
         self.blobs.put(journal_key(erasure_id), journal)
         with self._database.transaction() as session:
-            ended = erasures.finish(session, erasure_id, hashlib.sha256(journal).digest(), counts, again=again)
-        if ended:
-            self._log.info("erased", erasure=str(erasure_id), again=again)
-        return ended
+            return erasures.finish(session, erasure_id, hashlib.sha256(journal).digest(), counts, again=again)
 
     def remove_blobs(self) -> int:
         """Remove what is noted; how many."""
@@ -86,8 +84,12 @@ class Eraser:
                 break
         return removed
 
-    def replay(self) -> int:
-        """Take in the journals of erasures that this database does not know: it is older than they are. How many."""
+    def replay(self, files: Sequence[Path] | None = None) -> int:
+        """Take in the journals of erasures that this database does not know: it is older than they are. How many.
+        `files`: journals from elsewhere, instead of those beside the blobs; they are put there too."""
+        if files is not None:
+            for file in files:
+                self.blobs.put(journal_key(UUID(file.stem)), file.read_bytes())
         with self._database.transaction() as session:
             unknown = erasure_journal.unknown(session, self.blobs.journals())
         taken = 0
