@@ -3,11 +3,11 @@
 import psycopg
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from db import migrate
 from db.errors import Unavailable
-from db.session import WORKER_ROLE, Database
+from db.session import WORKER_ROLE, Database, driver_connection
 from tests.conftest import Services
 
 
@@ -34,6 +34,18 @@ def test_an_idle_transaction_that_the_server_ended_is_unavailable(db: Database) 
         with psycopg.connect(db.engine.url.set(drivername="postgresql").render_as_string(False)) as other:
             other.execute("SELECT pg_sleep(0.3)")
         session.execute(text("SELECT 1"))
+
+
+def test_a_schema_that_is_another_one_is_unavailable_not_broken(owner_db: Database, db: Database) -> None:
+    """Before its migration, say: the work in hand is not at fault. An error in a statement of ours stays one."""
+    with owner_db.transaction() as session:
+        session.execute(text("ALTER TABLE hosts RENAME TO guests"))
+    with pytest.raises(Unavailable, match="another"), db.transaction() as session:
+        session.execute(text("DELETE FROM hosts"))
+    with pytest.raises(Unavailable, match="another"), db.transaction() as session:
+        driver_connection(session).execute("SELECT nothing FROM jobs")
+    with pytest.raises(ProgrammingError), db.transaction() as session:
+        session.execute(text("SELEKT 1"))
 
 
 def test_parameters_stay_out_of_error_texts(db: Database) -> None:
