@@ -16,6 +16,7 @@ from api import (
     deliveries,
     docs,
     drift,
+    erasures,
     errors,
     events,
     health,
@@ -57,7 +58,7 @@ HEADERS = {
 ROUTES: tuple[Routes, ...] = (
     *(jobs.routes, items.routes, labels.routes, products.routes, drift.routes, training.routes, health.routes),
     *(moderations.routes, policies.routes, replays.routes, webhooks.routes),
-    *(appeals.routes, audit.routes, reviews.routes, banks.routes),
+    *(appeals.routes, audit.routes, reviews.routes, banks.routes, erasures.routes),
 )
 _ADDED = (submit, events, results, deliveries, review_moves, review_figures, bank_entries, bank_lists)
 

@@ -48,6 +48,16 @@ def run_of(cursor: str) -> UUID:
     return UUID(bytes=_decode(b"t", 16, cursor))
 
 
+def after_erasure(erasure_id: UUID) -> str:
+    """The cursor behind this erasure in a list of erasures."""
+    return _encode(b"x", erasure_id.bytes)
+
+
+def erasure_of(cursor: str) -> UUID:
+    """The erasure that `after_erasure` was given; Problem `invalid_cursor`."""
+    return UUID(bytes=_decode(b"x", 16, cursor))
+
+
 def after_moderation(moderation_id: UUID) -> str:
     """The cursor behind this upload in a list of moderations."""
     return _encode(b"m", moderation_id.bytes)

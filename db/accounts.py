@@ -22,6 +22,7 @@ SCOPES: Final = (
     *("moderation:read", "moderation:write"),
     *("audit:read", "reviews:read", "reviews:write"),
     *("banks:read", "banks:write"),
+    *("erasures:read", "erasures:write"),
 )
 # What a key has unless more is asked for: system:read opens numbers of all accounts, and models are the installation's.
 CLIENT_SCOPES: Final = (

@@ -24,7 +24,7 @@ def samples(session: Session) -> list[Sample]:
     (`tagmill_drift_metrics`); running shadow runs (`tagmill_shadow_metrics`); webhooks and their deliveries
     (`tagmill_webhook_metrics`); hits and quarantined entries of hash banks (`tagmill_bank_metrics`); devices of
     workers, bytes in the database and in the blob store (`tagmill_system_metrics`); items of the last hour for which
-    something was reused (`tagmill_reuse_metrics`); pictures that living processes have decided late since their start;
+    something was reused (`tagmill_reuse_metrics`); erasures in work (`tagmill_erasure_metrics`); pictures that living processes have decided late since their start;
     how long GPUs computed, and had work, since then; dead rows of the queue, which an old transaction keeps; what waits
     for people, as maintenance counted it last (`db.review_load`)."""
     rows = session.execute(
@@ -36,6 +36,7 @@ def samples(session: Session) -> list[Sample]:
             " UNION ALL SELECT name, labels, value FROM tagmill_bank_metrics()"
             " UNION ALL SELECT name, labels, value FROM tagmill_system_metrics()"
             " UNION ALL SELECT name, labels, value FROM tagmill_reuse_metrics()"
+            " UNION ALL SELECT name, labels, value FROM tagmill_erasure_metrics()"
             " UNION ALL SELECT 'late_pictures', jsonb_build_object('role', role), sum((stats ->> 'late')::float8)"
             " FROM workers WHERE stats ? 'late' AND gone_at IS NULL AND last_seen_at > now() - interval '30 seconds'"
             " GROUP BY role"

@@ -23,6 +23,7 @@ SAMPLE = {
     "uuid:entry_id": _ID,
     "uuid:change_id": _ID,
     "uuid:replay_id": _ID,
+    "uuid:erasure_id": _ID,
     "uuid:webhook_id": _ID,
     "uuid:event_id": _ID,
     "uuid:job_id": _ID,
