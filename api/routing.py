@@ -14,6 +14,7 @@ from api.auth import authenticate, require
 from api.errors import ERRORS, Fault, Problem, faults_of
 from api.seats import Seats
 from api.settings import ApiSettings
+from api.storable import Storable
 from db.accounts import SCOPES, Principal
 from db.blobs import LocalBlobs
 from db.session import Database, Session
@@ -22,7 +23,7 @@ View = Callable[..., Response]
 PATH_PARAMETER: Final = re.compile(r"<(?:(\w+):)?(\w+)>")
 
 
-class Parameters(BaseModel):
+class Parameters(Storable):
     """Base of a route's query parameters: unknown ones are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.storable import Storable
 from db.codes import CODES
 from db.urls import MAX_URL_LENGTH
 
@@ -24,18 +25,24 @@ LabelSource = Literal["correction", "decision", "labelling"]
 Code = Annotated[str, Field(json_schema_extra={"enum": sorted(CODES)})]
 
 
-class Sent(BaseModel):
+_STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Sent(Storable):
     """Base of what clients send: JSON types as they are, nothing unknown."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = _STRICT
 
 
 CONTEXT = r"^[a-z0-9_.-]{0,64}$"
 POLICY = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 
 
-class ItemIn(Sent):
+class ItemIn(BaseModel):
     """One picture by URL."""
+
+    # There are millions of them, and each text has a pattern: what Storable looks for is not looked for twice.
+    model_config = _STRICT
 
     url: str = Field(max_length=MAX_URL_LENGTH, description="http or https, no user name or password.")
     id: str | None = Field(

@@ -15,6 +15,7 @@ from functools import partial
 from selectors import EVENT_READ
 from typing import Any, Final
 
+from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
 
 from api.settings import ApiSettings
@@ -149,6 +150,10 @@ class HeadFirstWorker(ThreadWorker):  # type: ignore[misc]
             self.log.info("%s %s: the client stopped reading or sending, given up", req.method, req.path)
             return False
 
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
+        """Say that a request failed, never in which words: gunicorn's quote lines that hold keys, and whole URLs."""
+        super().handle_error(None, client, addr, _wordless(exc) if isinstance(exc, ParseException) else exc)
+
     def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
         """Whether another request may come. A body that nobody read and that is not here is not waited for."""
         return bool(keepalive and conn.parser.finish_body(deadline=time.monotonic() + 0.1))
@@ -192,3 +197,9 @@ class HeadFirstWorker(ThreadWorker):  # type: ignore[misc]
 def _timeval(seconds: float) -> bytes:
     """A struct timeval of the platform's longs."""
     return struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
+
+
+def _wordless(refused: ParseException) -> ParseException:
+    """The same refusal with nothing of the request in it."""
+    kind = type(refused)
+    return type(kind.__name__, (kind,), {"__init__": lambda self: None, "__str__": lambda self: kind.__name__})()

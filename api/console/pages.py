@@ -20,6 +20,7 @@ from api.errors import Problem, faults_of
 from api.routing import Call, House, Parameters
 from api.small_body import decoded
 from api.spool import pieces
+from api.storable import Storable
 from db.errors import DbError, Unavailable
 from db.people import OPERATOR, ROLES, Person
 from db.sessions import Visit, resolve
@@ -31,7 +32,7 @@ View = Callable[..., Response]
 FormT = TypeVar("FormT", bound="Form")
 
 
-class Form(BaseModel):
+class Form(Storable):
     """Base of a form's fields: unknown ones are refused, empty ones are absent."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
