@@ -108,8 +108,14 @@ class Verifier:
     loose: Loose | None = field(default=None, init=False)
 
     def begin(self, session: Session, seq: int) -> None:
-        """Start at this seal; the hash of the one before it is taken as it stands."""
-        if seq > 1:
+        """Start at this seal; the hash of the one before it is taken as it stands. Where the oldest part was dropped
+        (`db.retention`), at the first seal after it."""
+        dropped = session.execute(_DROPPED).first()
+        if dropped is not None and dropped.seq >= seq - 1:
+            self.head = Head(dropped.seq, bytes(dropped.hash))
+            if self.expected is not None and self.expected.seq <= dropped.seq and self.expected != self.head:
+                self._find("removed", f"the expected head {self.expected}: dropped for its age, up to {self.head}")
+        elif seq > 1:
             row = session.execute(_SEAL_AT, {"seq": seq - 1}).first()
             self.head = Head(seq - 1, GENESIS if row is None else bytes(row.hash))
             if row is None:
@@ -199,7 +205,13 @@ def _hash(before: bytes, digest: bytes) -> bytes:
 _ENTRY = """jsonb_build_array(a.id, a.account_id, a.actor, a.action, a.subject, a.detail,
       to_char(a.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text"""
 _ANY_WAITS = text("SELECT EXISTS (SELECT FROM audit_unsealed)")
-_HEAD = text("SELECT seq, hash FROM audit_seals ORDER BY seq DESC LIMIT 1")
+_HEAD = text(
+    """
+    (SELECT seq, hash FROM audit_seals ORDER BY seq DESC LIMIT 1)
+    UNION ALL (SELECT seq, hash FROM audit_pruned ORDER BY seq DESC LIMIT 1) ORDER BY seq DESC LIMIT 1
+    """
+)
+_DROPPED = text("SELECT seq, hash FROM audit_pruned ORDER BY seq DESC LIMIT 1")
 _SEAL_AT = text("SELECT hash FROM audit_seals WHERE seq = :seq")
 # An entry that was removed while it waited stays here, for the verifier to find.
 _WAITING = text(

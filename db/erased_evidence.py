@@ -41,13 +41,13 @@ def before(session: Session, account_id: int, job_id: UUID, seqs: Sequence[int])
         rest = tuple(seq for seq in spoken if seq not in gone)
         covers.append(_cover(session, account_id, row, rest))
     changed = session.scalars(_BATCHES_OF_ITEMS, {"account_id": account_id, "job_id": job_id, "seqs": list(seqs)})
-    return covers + _of_batches(session, account_id, list(changed))
+    return covers + of_batches(session, account_id, list(changed))
 
 
 def before_pictures(session: Session, account_id: int, shas: Collection[bytes]) -> list[Cover]:
     """The entries that speak of decisions on these pictures."""
     batches = session.scalars(_BATCHES_OF_PICTURES, {"account_id": account_id, "shas": list(shas)})
-    return _of_batches(session, account_id, list(batches))
+    return of_batches(session, account_id, list(batches))
 
 
 def after(session: Session, account_id: int, erasure_id: UUID, covers: Sequence[Cover]) -> None:
@@ -65,7 +65,8 @@ def after(session: Session, account_id: int, erasure_id: UUID, covers: Sequence[
         audit.record(session, account_id, "system", cover.action, cover.subject, **detail)
 
 
-def _of_batches(session: Session, account_id: int, batches: Sequence[UUID]) -> list[Cover]:
+def of_batches(session: Session, account_id: int, batches: Sequence[UUID]) -> list[Cover]:
+    """The entries that speak of these batches of decisions."""
     parameters = {"account_id": account_id, "subjects": sorted({str(batch) for batch in batches})}
     return [_cover(session, account_id, row, None) for row in session.execute(_DECIDED, parameters)]
 

@@ -36,25 +36,38 @@ def unused(session: Session, account_id: int, shas: Collection[bytes]) -> list[b
     return sorted(set(shas) - {bytes(sha) for sha in used})
 
 
-def forget(session: Session, account_id: int, erasure_id: UUID, shas: Collection[bytes]) -> Counter[str]:
-    """Remove all that is there of these bytes; how many rows, by kind. Their blobs are noted to be removed."""
+def forget(
+    session: Session, account_id: int, erasure_id: UUID, shas: Collection[bytes], *, said: bool = True
+) -> Counter[str]:
+    """Remove all that is there of these bytes; how many rows, by kind. Their blobs are noted to be removed. Without
+    `said`, what people said and decided stays."""
     counts: Counter[str] = Counter()
     if not shas:
         return counts
     given: dict[str, Any] = {"account_id": account_id, "shas": sorted(shas)}
     tombstones(session, account_id, erasure_id, shas)
-    covers = erased_evidence.before_pictures(session, account_id, shas)
     keys = set(session.scalars(_IMAGES, given))
     counts["pictures"] = len(keys)
-    for name, statement in _REST.items():
+    for name, statement in _MADE.items():
+        counts[name] = changed(session.execute(statement, given))
+    if said:
+        counts += _said(session, erasure_id, given)
+    keys |= {raw_key(account_id, sha) for sha in shas}
+    blob_removals.ask(session, account_id, keys, erasure_id=erasure_id)
+    return counts
+
+
+def _said(session: Session, erasure_id: UUID, given: dict[str, Any]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    account_id = given["account_id"]
+    covers = erased_evidence.before_pictures(session, account_id, given["shas"])
+    for name, statement in _SAID.items():
         counts[name] = changed(session.execute(statement, given))
     subjects = [str(each) for query in (_TASKS, _APPEALS) for each in session.scalars(query, given)]
     counts["reviews_and_appeals"] = len(subjects)
     told = {"account_id": account_id, "subjects": subjects}
     counts["events"] = changed(session.execute(_EVENTS, told)) if subjects else 0
     erased_evidence.after(session, account_id, erasure_id, covers)
-    keys |= {raw_key(account_id, sha) for sha in shas}
-    blob_removals.ask(session, account_id, keys, erasure_id=erasure_id)
     return counts
 
 
@@ -81,18 +94,24 @@ _USED = text(
 )
 _OF_PICTURE = "account_id = :account_id AND sha256 = ANY(:shas)"
 _IMAGES = text(f"DELETE FROM images WHERE {_OF_PICTURE} RETURNING work_key")
-_REST = {
-    name: text(f"DELETE FROM {table} WHERE {_OF_PICTURE}")
+_DELETE = "DELETE FROM {table} WHERE " + _OF_PICTURE
+_MADE = {
+    name: text(_DELETE.format(table=table))
     for name, table in (
         ("analyses", "analyses"),
         ("validators", "validators"),
+        ("bank_hits", "hash_hits"),
+        ("bank_rechecks", "bank_rechecks"),
+        ("shadow_pictures", "shadow_pictures"),
+    )
+}
+_SAID = {
+    name: text(_DELETE.format(table=table))
+    for name, table in (
         ("labels", "labels"),
         ("decisions", "decisions"),
         ("known_answers", "review_gold"),
         ("exposures", "review_exposures"),
-        ("bank_hits", "hash_hits"),
-        ("bank_rechecks", "bank_rechecks"),
-        ("shadow_pictures", "shadow_pictures"),
     )
 }
 _TASKS = text(f"DELETE FROM review_tasks WHERE {_OF_PICTURE} RETURNING id")

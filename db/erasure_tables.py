@@ -87,4 +87,5 @@ class PrunedSeal(Base):
     seq: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     hash: Mapped[bytes]
     entries: Mapped[int] = mapped_column(BigInteger)
+    upto: Mapped[datetime]
     pruned_at: Mapped[datetime]

@@ -205,6 +205,7 @@ _UNCOVERED = text(
     SELECT d.id, d.job_id, d.seq FROM decisions d
     WHERE (CAST(:account_id AS bigint) IS NULL OR d.account_id = :account_id) AND NOT EXISTS (
       SELECT FROM audit_log a WHERE a.action = 'decisions.record' AND a.subject = d.batch::text)
+      AND d.created_at > coalesce((SELECT max(p.upto) FROM audit_pruned p), '-infinity')
     ORDER BY d.id LIMIT 1
     """
 )

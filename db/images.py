@@ -125,10 +125,11 @@ _ADD_IMAGES = text(
       width int, height int, format text, pdq text, pdq_quality smallint, colours jsonb, sharpness real,
       made_by bigint)
     ON CONFLICT (account_id, sha256) DO UPDATE SET work_key = excluded.work_key, work_sha256 = excluded.work_sha256,
-      made_by = excluded.made_by,
+      made_by = excluded.made_by, aged_at = NULL,
       pdq = coalesce(excluded.pdq, images.pdq), pdq_quality = coalesce(excluded.pdq_quality, images.pdq_quality),
       colours = coalesce(excluded.colours, images.colours), sharpness = coalesce(excluded.sharpness, images.sharpness)
-    WHERE images.work_key <> excluded.work_key OR images.made_by IS DISTINCT FROM excluded.made_by
+    WHERE images.aged_at IS NOT NULL
+      OR images.work_key <> excluded.work_key OR images.made_by IS DISTINCT FROM excluded.made_by
       OR images.pdq IS NULL AND excluded.pdq IS NOT NULL
       OR images.colours IS NULL AND excluded.colours IS NOT NULL
       OR images.sharpness IS NULL AND excluded.sharpness IS NOT NULL

@@ -24,9 +24,9 @@ def samples(session: Session) -> list[Sample]:
     (`tagmill_drift_metrics`); running shadow runs (`tagmill_shadow_metrics`); webhooks and their deliveries
     (`tagmill_webhook_metrics`); hits and quarantined entries of hash banks (`tagmill_bank_metrics`); devices of
     workers, bytes in the database and in the blob store (`tagmill_system_metrics`); items of the last hour for which
-    something was reused (`tagmill_reuse_metrics`); erasures in work (`tagmill_erasure_metrics`); pictures that living processes have decided late since their start;
-    how long GPUs computed, and had work, since then; dead rows of the queue, which an old transaction keeps; what waits
-    for people, as maintenance counted it last (`db.review_load`)."""
+    something was reused (`tagmill_reuse_metrics`); erasures in work (`tagmill_erasure_metrics`); pictures that living
+    processes have decided late since their start; how long GPUs computed, and had work, since then; dead rows of the
+    queue, which an old transaction keeps; what waits for people, as maintenance counted it last (`db.review_load`)."""
     rows = session.execute(
         text(
             "SELECT name, labels, value FROM tagmill_metrics()"

@@ -199,7 +199,7 @@ class Result(Base):
 
 class Image(Base):
     """Distinct bytes of an account: where the working copy is, and the content facts. `made_by`: the fingerprint of the
-    normaliser that made the working copy."""
+    normaliser that made the working copy; `aged_at`: when a retention clock had that removed."""
 
     __tablename__ = "images"
     account_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
@@ -216,6 +216,7 @@ class Image(Base):
     sharpness: Mapped[float | None] = mapped_column(REAL)
     created_at: Mapped[datetime]
     made_by: Mapped[int | None] = mapped_column(BigInteger)
+    aged_at: Mapped[datetime | None]
 
 
 class ValidatorRow(Base):

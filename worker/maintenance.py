@@ -10,13 +10,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from types import FrameType
 from uuid import UUID
 
 from db import blob_removals, buckets, delivery_queue, hosts, idempotency, locks, sessions, shadow, validators, workers
 from db.errors import DbError
 from db.session import Database
-from worker import deliver, finalise, log, model_moves, sealing, wiring
+from worker import deliver, finalise, log, model_moves, retaining, sealing, wiring
 from worker.dispatch import Dispatcher, Turns
 from worker.erasing import Eraser
 from worker.heartbeat import Counters, Heartbeat, Stopwatch
@@ -91,10 +92,8 @@ def duties(
 
         return banning.run_once(database, settings.bank_surge, stop)
 
-    eraser = Eraser(database, lambda: wiring.blobs(settings), stop)
     return [
-        Duty("erase", ERASE_EVERY_S, look.gated("erasures", eraser.run_once)),
-        Duty("journals", JOURNALS_EVERY_S, eraser.replay),
+        *forgetting(settings, database, look, stop),
         Duty("dispatch", settings.urgent_poll_s, Turns(dispatcher, settings)),
         Duty("reap", settings.reap_every_s, reap_once),
         Duty("finalise", settings.finalise_every_s, look.gated("jobs", lambda: finalise.run_once(database))),
@@ -108,6 +107,17 @@ def duties(
         ),
         Duty("replay", REPLAY_EVERY_S, look.gated("replays", Replayer(database, stop).run_once)),
         Duty("drift", DRIFT_EVERY_S, compute_drift),
+    ]
+
+
+def forgetting(settings: WorkerSettings, database: Database, look: Look, stop: threading.Event) -> list[Duty]:
+    """What this process does to forget: on request, again after a restored backup, and for age."""
+    open_blobs = partial(wiring.blobs, settings)
+    eraser = Eraser(database, open_blobs, stop)
+    return [
+        Duty("erase", ERASE_EVERY_S, look.gated("erasures", eraser.run_once)),
+        Duty("journals", JOURNALS_EVERY_S, eraser.replay),
+        Duty("retention", settings.tidy_every_s, lambda: retaining.run_once(settings, database, open_blobs)),
     ]
 
 

@@ -35,6 +35,28 @@ class WorkerSettings(StorageSettings):
         gt=0,
         description="Days for which it is kept what a server called the bytes of a URL (its ETag); each time anew.",
     )
+    retain_uploads_days: float | None = Field(
+        None,
+        ge=1,
+        description="Days for which uploads are kept as they were sent, after their job ended; unset: for good.",
+    )
+    retain_copies_days: float | None = Field(
+        None, ge=1, description="Days for which working copies are kept that nothing needs any more; unset: for good."
+    )
+    retain_results_days: float | None = Field(
+        None,
+        ge=30,
+        description="Days for which jobs are kept with items and results, after they ended; unset: for good.",
+    )
+    retain_evidence_days: float | None = Field(
+        None,
+        ge=30,
+        description="Days for which decisions, appeals and reviews are kept of pictures that no result shows any more; "
+        "unset: for good.",
+    )
+    retain_audit_days: float | None = Field(
+        None, ge=180, description="Days for which entries of the audit log are kept; unset: for good."
+    )
     bank_surge: int = Field(
         200,
         ge=1,
@@ -170,6 +192,10 @@ class WorkerSettings(StorageSettings):
         90, gt=0, description="An idle worker that hears none of the waiting hints for so long ends itself."
     )
 
+    hung_after_s: float = Field(
+        180, gt=0, description="A worker's process that moves nothing of what it has in hand for so long ends itself."
+    )
+
     # training
     trainer_poll_s: float = Field(2, gt=0, description="How often an idle trainer looks for a run that waits.")
     trainer_nice: int = Field(
@@ -207,6 +233,13 @@ class WorkerSettings(StorageSettings):
         if self.decode_threads is not None:
             return self.decode_threads
         return max(2, ((os.cpu_count() or 1) - 2) // len(self.devices)) if gpu else 2
+
+    @field_validator("retain_uploads_days", "retain_copies_days", "retain_results_days", "retain_evidence_days",
+                     "retain_audit_days", mode="before")  # fmt: skip
+    @classmethod
+    def _unset(cls, value: object) -> object:
+        """An empty variable, which is what docker compose makes of an unset one, is none."""
+        return None if value == "" else value
 
     @field_validator("allow_cidrs", "deny_cidrs", "allow_ports", "devices", mode="before")
     @classmethod

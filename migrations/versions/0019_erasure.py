@@ -14,6 +14,7 @@ ALTER TABLE items DROP CONSTRAINT items_check;
 ALTER TABLE items ADD CONSTRAINT items_check CHECK (url IS NULL OR raw_key IS NULL) NOT VALID;
 ALTER TABLE datasets DROP CONSTRAINT datasets_entries_check;
 ALTER TABLE datasets ADD CONSTRAINT datasets_entries_check CHECK (entries >= 0);
+ALTER TABLE images ADD COLUMN aged_at timestamptz;
 """
 
 # Where else a picture is: an upload by its bytes, a failure that has a picture, a shared working copy, a rerun's copy.
@@ -21,7 +22,7 @@ INDEXES = """
 CREATE INDEX items_raw ON items USING hash (raw_key) WHERE raw_key IS NOT NULL;
 CREATE INDEX results_failed_picture ON results (account_id, sha256) WHERE outcome = 'failed' AND sha256 IS NOT NULL;
 CREATE INDEX images_copy ON images USING hash (work_key);
-CREATE INDEX images_age ON images (created_at);
+CREATE INDEX images_age ON images (created_at) WHERE aged_at IS NULL;
 CREATE INDEX rerun_items_source ON rerun_items (job_id, source_seq);
 CREATE INDEX audit_log_verdicts ON audit_log (subject) WHERE action = 'moderation.record';
 CREATE INDEX jobs_settled ON jobs (settled_at) WHERE settled_at IS NOT NULL;
@@ -99,7 +100,7 @@ CREATE INDEX blob_removals_erasure ON blob_removals (erasure_id) WHERE erasure_i
 RETENTION = """
 CREATE TABLE retention_clocks (
   kind text PRIMARY KEY,
-  at timestamptz NOT NULL DEFAULT '-infinity',
+  at timestamptz NOT NULL DEFAULT 'epoch',
   place text NOT NULL DEFAULT '',
   dropped bigint NOT NULL DEFAULT 0,
   moved_at timestamptz NOT NULL DEFAULT now()
@@ -108,6 +109,7 @@ CREATE TABLE audit_pruned (
   seq bigint PRIMARY KEY CHECK (seq > 0),
   hash bytea NOT NULL CHECK (octet_length(hash) = 32),
   entries bigint NOT NULL CHECK (entries > 0),
+  upto timestamptz NOT NULL,
   pruned_at timestamptz NOT NULL DEFAULT now()
 );
 """
@@ -123,7 +125,7 @@ GRANT UPDATE (outcome, code, sha256, status) ON ingests TO tagmill_worker;
 GRANT UPDATE (outcome, code, detail, sha256) ON results TO tagmill_worker;
 GRANT UPDATE (client_id, subject_user, subject_product) ON moderations TO tagmill_worker;
 GRANT DELETE ON images, analyses, labels, decisions, appeals, review_tasks, review_opinions, review_comments,
-  review_gold, review_exposures, people, console_sessions, sign_in_links, hash_banks TO tagmill_worker;
+  review_gold, review_exposures, people, console_sessions, sign_in_links, hash_banks, items, jobs TO tagmill_worker;
 """
 
 # What people said and decided goes only where a tombstone says so, or after a month at the soonest: no role but the
@@ -139,18 +141,20 @@ CREATE POLICY {table}_forgotten ON {table} AS RESTRICTIVE FOR DELETE TO tagmill_
 PRUNE = """
 CREATE FUNCTION tagmill_prune_audit(days double precision, most integer) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS $$
-DECLARE upto bigint; dropped bigint;
+DECLARE last bigint; dropped bigint;
 BEGIN
   IF days IS NULL OR days < 180 THEN RAISE EXCEPTION 'the audit log is kept for 180 days at least'; END IF;
   PERFORM pg_advisory_xact_lock(hashtextextended('tagmill_prune_audit', 0));
-  SELECT coalesce(min(p.seq) FILTER (WHERE p.young) - 1, max(p.seq)) INTO upto FROM (
+  SELECT coalesce(min(p.seq) FILTER (WHERE p.young) - 1, max(p.seq)) INTO last FROM (
     SELECT s.seq, a.id IS NULL OR a.created_at >= now() - make_interval(secs => 86400 * days) AS young
     FROM audit_seals s LEFT JOIN audit_log a ON a.id = s.entry_id ORDER BY s.seq LIMIT most) AS p;
-  SELECT count(*) INTO dropped FROM audit_seals WHERE seq <= upto;
+  SELECT count(*) INTO dropped FROM audit_seals WHERE seq <= last;
   IF dropped = 0 THEN RETURN 0; END IF;
-  INSERT INTO audit_pruned (seq, hash, entries) SELECT seq, hash, dropped FROM audit_seals WHERE seq = upto;
-  DELETE FROM audit_log a USING audit_seals s WHERE s.seq <= upto AND a.id = s.entry_id;
-  DELETE FROM audit_seals WHERE seq <= upto;
+  INSERT INTO audit_pruned (seq, hash, entries, upto) SELECT s.seq, s.hash, dropped,
+    (SELECT max(a.created_at) FROM audit_seals t JOIN audit_log a ON a.id = t.entry_id WHERE t.seq <= last)
+    FROM audit_seals s WHERE s.seq = last;
+  DELETE FROM audit_log a USING audit_seals s WHERE s.seq <= last AND a.id = s.entry_id;
+  DELETE FROM audit_seals WHERE seq <= last;
   RETURN dropped;
 END $$;
 REVOKE ALL ON FUNCTION tagmill_prune_audit(double precision, integer) FROM PUBLIC;
@@ -186,15 +190,16 @@ DROP POLICY decisions_forgotten ON decisions;
 DROP POLICY labels_forgotten ON labels;
 DROP FUNCTION tagmill_prune_audit(double precision, integer), tagmill_erasure_metrics();
 DROP TABLE audit_pruned, retention_clocks, blob_removals, erased_pictures, erased_items, erasures;
-DROP INDEX items_raw, results_failed_picture, images_copy, images_age, rerun_items_source, audit_log_verdicts,
+DROP INDEX images_age, items_raw, results_failed_picture, images_copy, rerun_items_source, audit_log_verdicts,
   jobs_settled;
 REVOKE UPDATE (url, filename, raw_key, client_id, product_id, category) ON items FROM tagmill_worker;
 REVOKE UPDATE (outcome, code, sha256, status) ON ingests FROM tagmill_worker;
 REVOKE UPDATE (outcome, code, detail, sha256) ON results FROM tagmill_worker;
 REVOKE UPDATE (client_id, subject_user, subject_product) ON moderations FROM tagmill_worker;
 REVOKE DELETE ON images, analyses, labels, decisions, appeals, review_tasks, review_opinions, review_comments,
-  review_gold, review_exposures, people, console_sessions, sign_in_links, hash_banks
-  FROM tagmill_worker;
+  review_gold, review_exposures, people, console_sessions, sign_in_links, hash_banks,
+  items, jobs FROM tagmill_worker;
+ALTER TABLE images DROP COLUMN aged_at;
 UPDATE items SET url = 'http://erased.invalid/' WHERE url IS NULL AND raw_key IS NULL;
 ALTER TABLE items DROP CONSTRAINT items_check;
 ALTER TABLE items ADD CONSTRAINT items_check CHECK ((url IS NULL) <> (raw_key IS NULL));
