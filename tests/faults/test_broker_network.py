@@ -107,17 +107,6 @@ def test_the_api_accepts_and_answers_while_the_broker_is_away(system: System, se
         system.settle(*accepted, timeout=RESUMES_S)
 
 
-def test_all_workers_are_dead_and_the_api_accepts(system: System) -> None:
-    for name in ("crawler", "worker", "maintenance"):
-        system.end(system.role(name))
-    with Front(system) as front:
-        accepted = [front.job(front.submit(system.pictures.more(16))) for _ in range(4)]
-        shown = front.ask("GET", f"/v1/jobs/{accepted[0]}")
-        assert (shown.status, shown.body["state"]) == (200, "accepted")
-        system.mend()
-        system.settle(*accepted, timeout=90)
-
-
 def test_the_brokers_memory_is_full(system: System) -> None:
     """Publishing fails loudly, nobody ends, the age of what waits shows; with memory again all drains."""
     system.settle(system.submit(8))
