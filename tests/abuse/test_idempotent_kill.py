@@ -87,7 +87,7 @@ def until(condition: Any, seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("table", ["jobs", "chunks", "idempotency"])
+@pytest.mark.parametrize("table", ["chunks", "idempotency"])
 def test_a_kill_in_the_middle_of_fifty_equal_posts(
     database_url: str, owner_db: Database, account: TestAccount, tmp_path: Path, table: str
 ) -> None:
