@@ -2,11 +2,14 @@
 
 `TAGMILL_FAILPOINTS` is a comma-separated list of `name=marker`: the process that first reaches `name` creates the
 file `marker` and is killed; later arrivals, finding the file, live on. `name=sha:HEX` instead kills whoever reaches
-the point with that subject, every time: a poison picture.
+the point with that subject, every time: a poison picture. `hang:HEX` and `spin:HEX` never come back, the first as a
+wait does, the second without letting any other thread run.
 """
 
+import ctypes
 import os
 import signal
+import time
 from pathlib import Path
 
 NAMES = frozenset(
@@ -50,6 +53,21 @@ def parse(text: str) -> dict[str, str]:
     return points
 
 
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _hang() -> None:
+    while True:
+        time.sleep(60)
+
+
+def _spin() -> None:
+    while True:
+        ctypes.PyDLL(None).pause()  # a library that is called so keeps the GIL
+
+
+_OF_SUBJECT = {"sha": _die, "hang": _hang, "spin": _spin}
 _ACTIVE = parse(os.environ.get("TAGMILL_FAILPOINTS", "")) if os.environ.get("TAGMILL_TEST_BUILD") == "1" else {}
 
 
@@ -60,9 +78,10 @@ def hit(name: str, subject: str = "") -> None:
     action = _ACTIVE.get(name)
     if action is None:
         return
-    if action.startswith("sha:"):
-        if action.removeprefix("sha:") == subject:
-            os.kill(os.getpid(), signal.SIGKILL)
+    kind, _, wanted = action.partition(":")
+    if kind in _OF_SUBJECT:
+        if wanted == subject:
+            _OF_SUBJECT[kind]()
         return
     try:
         Path(action).touch(exist_ok=False)

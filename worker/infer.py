@@ -77,7 +77,7 @@ class Inference:
         self._deadline = time.monotonic() + self.settings.infer_budget_s
         self._drained = Drained()
         try:
-            with LeaseKeeper(self.leases):
+            with LeaseKeeper(self.leases, self.settings.hung_after_s):
                 work = self.claim(hint)
                 while work is not None and not self.stop.is_set():
                     work = Stream(self).run(work) or self.claim()
@@ -140,6 +140,7 @@ class Inference:
                 if time.monotonic() >= give_up:
                     self._drained.lost += 1
                     return
+                self.leases.trying()
                 time.sleep(0.25)
         except LeaseLost:
             # Also after a connection lost at COMMIT, when the chunk did end: either way nothing is left to do.

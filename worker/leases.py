@@ -5,9 +5,10 @@ Chunks of one process wait for each other (for the sandbox, for the device), so 
 only for so long: a chunk that stands still beside moving ones is lost in the end too.
 """
 
+import faulthandler
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from db.session import Database
 from worker.log import get
 from worker.steady import Steady
 
+STDERR = 2
 PATIENCE = 10  # leases that a chunk may live by the progress of others
 
 
@@ -42,6 +44,9 @@ class Leases:
         self._moving_until = 0.0
         self._steps = 0
         self._steps_reported = 0
+        self._steps_watched = 0
+        self.watched: Callable[[], None] = lambda: None
+        """Called when the time that a step may take changes; whoever watches for hangs sets it."""
 
     @property
     def every_s(self) -> float:
@@ -72,14 +77,31 @@ class Leases:
                 held.progress += 1
                 held.moved_at = time.monotonic()
 
+    def trying(self) -> None:
+        """Something outside is waited for, and asked again and again: not a hang."""
+        with self._lock:
+            self._steps += 1
+
+    def allowance(self) -> float | None:
+        """None if chunks are held and nothing moved since this was last asked; else the seconds for which a step that
+        shows no progress may still go on beyond the usual."""
+        now = time.monotonic()
+        with self._lock:
+            moved = not self._held or self._steps != self._steps_watched or now < self._moving_until
+            self._steps_watched = self._steps
+            return max(0.0, self._moving_until - now) if moved else None
+
     @contextmanager
     def moving(self, at_most_s: float) -> Iterator[None]:
         """Inside, count as moving for at most so long: for a step that shows no progress, like loading a model."""
         self._moving_until = time.monotonic() + at_most_s
+        self.watched()
         try:
             yield
         finally:
             self._moving_until = 0.0
+            self.trying()
+            self.watched()
 
     def extend(self) -> list[Chunk]:
         """Extend what moved since the last call, in one transaction; the chunks found to be another's now.
@@ -117,23 +139,40 @@ class Leases:
 
 
 class LeaseKeeper:
-    """A thread that calls `extend` in time, for stages that are not asyncio."""
+    """A thread that calls `extend` in time, for stages that are not asyncio.
 
-    def __init__(self, leases: Leases) -> None:
+    Where nothing moves for `hung_after_s` with chunks in hand, the process ends, saying where each thread stands: its
+    leases are lost by then, and while it hangs its device does nothing. A timer of C does that, which needs no GIL:
+    what hangs may hold it.
+    """
+
+    def __init__(self, leases: Leases, hung_after_s: float) -> None:
         self._leases = leases
+        self._hung_after_s = hung_after_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="leases", daemon=True)
 
     def __enter__(self) -> "LeaseKeeper":
+        self._leases.watched = self._wind
+        self._wind()
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+        self._leases.watched = lambda: None
+        faulthandler.cancel_dump_traceback_later()
+
+    def _wind(self) -> None:
+        """Give the work its time anew, if it moved."""
+        allowed = self._leases.allowance()
+        if allowed is not None:
+            faulthandler.dump_traceback_later(self._hung_after_s + allowed, exit=True, file=STDERR)
 
     def _loop(self) -> None:
         steady = Steady(get("lease"), "leases")
         while not self._stop.wait(self._leases.every_s):
+            self._wind()
             with steady:
                 self._leases.extend()

@@ -84,7 +84,12 @@ def test_a_stopped_worker_that_comes_back_writes_nothing(system: System) -> None
     system.start("worker")
     system.settle(job)
     os.kill(zombie, signal.SIGCONT)
-    until(lambda: "no longer ours" in worker.log.read_text(), 20, "the zombie to notice that its chunk is gone")
+    # It says so, or, if it stood for longer than a process may, is gone before it can.
+    until(
+        lambda: "no longer ours" in worker.log.read_text() or "Timeout (" in worker.log.read_text(),
+        20,
+        "the zombie to notice that its chunk is gone",
+    )
     check(system.owner, system.accepted)
 
 
@@ -159,3 +164,19 @@ def test_a_poison_picture_costs_one_item(system: System) -> None:
     system.settle(job, timeout=120)
     claims = system.count("SELECT max(attempts) FROM chunks WHERE job_id = :job AND stage = 'infer'", job=job)
     assert claims <= 3
+
+
+@pytest.mark.parametrize("how", ["spin", pytest.param("hang", marks=pytest.mark.nemesis)])
+def test_a_picture_that_never_ends_costs_one_item(system: System, how: str) -> None:
+    """Whoever works on it stands still, in the second case without letting any other thread of the process run: the
+    process ends itself, says where it stood, and the next one goes on."""
+    (name, _), *_ = system.pictures.more(1)
+    endless = hashlib.sha256(system.pictures.files[name]).hexdigest()
+    system.end(system.role("worker"))
+    worker = system.start("worker", TAGMILL_FAILPOINTS=f"on_image={how}:{endless}", TAGMILL_HUNG_AFTER_S="4")
+    job = system.submit(0, extra=[(name, Expected("poison"))])
+    others = system.submit(30)
+    system.settle(job, others, timeout=150)
+    assert "Timeout (0:00:04)" in worker.log.read_text()
+    assert "failpoints.py" in worker.log.read_text(), "it does not say where it stood"
+    assert worker.process.poll() is None, "the worker's parent must survive its child"

@@ -167,3 +167,27 @@ def test_a_chunk_that_stands_still_beside_moving_ones_is_lost_in_the_end(
     leases.extend()
     after = rows(db, "SELECT id FROM chunks WHERE state = 'leased' AND lease_until > now() - interval '1 min'")
     assert [row.id for row in after] == [moving.id]
+
+
+def test_work_that_stands_still_gets_no_more_time(
+    owner_db: Database, db: Database, account: TestAccount, tmp_path: Path
+) -> None:
+    """What the timer that ends a hung process is wound by."""
+    held, *_ = job_with_leases(owner_db, db, account, tmp_path)
+    leases = Leases(db, 60)
+    assert leases.allowance() == 0, "nothing in hand is no hang"
+    leases.add(held)
+    leases.moved(held)
+    assert leases.allowance() == 0
+    assert leases.allowance() is None, "nothing moved since"
+    leases.trying()
+    assert leases.allowance() == 0, "a database that is away is no hang"
+    told: list[float | None] = []
+    leases.watched = lambda: told.append(leases.allowance())
+    with leases.moving(100):
+        assert 90 < (leases.allowance() or 0) <= 100
+    assert 90 < (told[0] or 0) <= 100, "the step's own time counts from its start"
+    assert told[1] == 0, "and no longer than the step"
+    assert leases.allowance() is None
+    leases.remove(held)
+    assert leases.allowance() == 0
