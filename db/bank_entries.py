@@ -176,6 +176,8 @@ def change(
     """Change `enabled`, `share`, `expires_at`, `reason` or `comment`; what works it off, if that is needed."""
     bank = banks.read(session, account_id, bank_id, lock=True)
     entry = read(session, account_id, bank_id, entry_id)
+    if "share" in values:
+        values["share"] = _share(values["share"])
     given = {name: value for name, value in values.items() if getattr(entry, name) != value}
     for name, value in given.items():
         setattr(entry, name, value)
@@ -223,6 +225,11 @@ def _changed(session: Session, bank: Bank, entry: Entry, mode: str, actor: str) 
     return bank_changes.open_(session, bank, mode, actor, entry_id=entry.id, after=bank.revision - 1)
 
 
+def _share(share: float) -> float:
+    """To a millionth: what is smaller is no picture, and below 1e-45 no number of Postgres' `real`."""
+    return round(share, 6)
+
+
 def _row(bank: Bank, new: NewEntry, actor: str, id_: UUID) -> dict[str, Any]:
     return {
         "id": str(id_),
@@ -231,7 +238,7 @@ def _row(bank: Bank, new: NewEntry, actor: str, id_: UUID) -> dict[str, Any]:
         "pdq": new.pdq,
         "revision": bank.revision,
         "enabled": new.enabled,
-        "share": new.share,
+        "share": _share(new.share),
         "reason": new.reason,
         "source": new.source,
         "external_id": new.external_id,

@@ -184,6 +184,17 @@ def test_an_entry_is_switched_and_released(client: FlaskClient, db: Database, ac
     assert verdicts(db, job) == ["reject"] * 4
 
 
+def test_a_share_that_is_hardly_one_is_none(client: FlaskClient, bank: str) -> None:
+    """Postgres' `real` has no number so small."""
+    made = client.post(f"/v1/banks/{bank}/entries", json={"pdq": H, "share": 5e-206})
+    assert (made.status_code, made.json["entry"]["share"]) == (201, 0.0)
+    path = f"/v1/banks/{bank}/entries/{made.json['entry']['id']}"
+    assert client.patch(path, json={"share": 0.25}).json["entry"]["share"] == 0.25
+    assert client.patch(path, json={"share": 1e-300}).json["entry"]["share"] == 0.0
+    listed = client.post(f"/v1/banks/{bank}/import", data=f"pdq,share\n{FAR},1e-200\n", content_type="text/csv")
+    assert (listed.status_code, listed.json["added"]) == (200, 1)
+
+
 def test_a_list_is_imported_and_its_wrong_lines_are_named(client: FlaskClient, bank: str) -> None:
     csv = f"pdq,reason,share\n{H},one,1\nxyz,two,1\n{FAR},three,7\n{'ab' * 32},four,0.5\n"
     path = f"/v1/banks/{bank}/import"
