@@ -13,6 +13,7 @@ import redis
 from celery import Celery
 from celery.exceptions import CPendingDeprecationWarning
 from celery.platforms import SecurityWarning
+from celery.signals import celeryd_after_setup
 from kombu.entity import Queue
 
 from worker import log
@@ -154,8 +155,11 @@ def main(argv: list[str] | None = None) -> int:
     warnings.simplefilter("ignore", SecurityWarning)  # of root: it guards against pickle, and we take JSON only
     warnings.simplefilter("ignore", CPendingDeprecationWarning)  # of a setting that concerns late ack alone
     options = ["-Q", QUEUE, "-l", "info", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+    started: list[Any] = []
+    celeryd_after_setup.connect(lambda instance, **_: started.append(instance), weak=False)
     application.worker_main(["--quiet", "worker", *options, *(argv or [])])
-    return 0
+    # Celery's main drops its exit code: a worker that could not go on would look like one that was stopped.
+    return int(started[0].exitcode or 0) if started else 1
 
 
 if __name__ == "__main__":

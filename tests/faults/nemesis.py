@@ -7,6 +7,7 @@ each round:  orders go to the API as a careful client sends them · some faults,
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -88,8 +89,15 @@ class Nemesis:
                 FAULTS[blow.fault](self, blow)
                 self.blows[blow.fault] = self.blows.get(blow.fault, 0) + 1
             self.mend()
-            jobs = [each.result(180) for each in accepted]
-        self.system.settle(*jobs, timeout=240)
+            supervised = threading.Event()
+            supervisor = threading.Thread(target=self._supervise, args=(supervised,), daemon=True)
+            supervisor.start()
+            try:
+                jobs = [each.result(180) for each in accepted]
+                self.system.settle(*jobs, timeout=240)
+            finally:
+                supervised.set()
+                supervisor.join()
 
     def mend(self) -> None:
         """Wires whole, servers up, one process of each role and the API; what was asked to be cut is forgotten."""
@@ -109,8 +117,15 @@ class Nemesis:
         for role in [each for each in self.system.roles if each.name == name]:
             if role.process.poll() is None:
                 return role
+            self.say(f"    {name} had ended with code {role.process.returncode}: {role.log}")
             self.system.end(role)
         return self.system.start(name, **self.settings)
+
+    def _supervise(self, end: threading.Event) -> None:
+        """What a fault made end a little later is started again."""
+        while not end.wait(0.5):
+            for name in MODULES:
+                self.alive(name)
 
     def _order(self, order: Order) -> UUID:
         """As a careful client: with a key, again until it is accepted."""

@@ -41,3 +41,15 @@ def test_sigterm_and_a_second_later_sigkill(system: System) -> None:
                 os.kill(pid, signal.SIGCONT)  # its parent's death ends it
         system.start(name)
         system.settle(job, timeout=90)
+
+
+def test_a_worker_that_cannot_go_on_says_so(system: System) -> None:
+    """All that it started is killed, also what Celery cannot do without: it ends, and not as if it was told to."""
+    worker = system.role("worker")
+    worker.wait_for("ready")
+    working_child(system, worker)
+    for pid in worker.children():
+        os.kill(pid, signal.SIGKILL)
+    assert worker.process.wait(60) > 0, worker.log.read_text()[-2000:]
+    system.start("worker")
+    system.settle(system.submit(16), timeout=90)
