@@ -39,7 +39,8 @@ def of_picture(session: Session, account_id: int, sha256: bytes, asked: Any, lim
 
 
 def of_tombstones(session: Session, erasure_id: UUID, limit: int) -> list[tuple[int, Key]]:
-    """Items that are there although this erasure has a tombstone of them: after a backup was restored. With account."""
+    """Items that are there although this erasure has a tombstone of them, or of what a rerun copied them from: after a
+    backup was restored, or where a copy was being made just then. With account."""
     rows = session.execute(_OF_TOMBSTONES, {"id": erasure_id, "limit": limit})
     return [(row.account_id, (row.job_id, row.seq)) for row in rows]
 
@@ -119,7 +120,14 @@ _OF_TOMBSTONES = text(
     f"""
     SELECT e.account_id, e.job_id, e.seq FROM erased_items e JOIN jobs j ON j.id = e.job_id
     JOIN items i ON i.bucket = j.bucket AND i.job_id = e.job_id AND i.seq = e.seq
-    WHERE e.erasure_id = :id AND {_NAMED} ORDER BY e.job_id, e.seq LIMIT :limit
+    WHERE e.erasure_id = :id AND {_NAMED}
+    UNION
+    SELECT e.account_id, r.job_id, k.seq FROM erased_items e
+    JOIN rerun_items k ON k.job_id = e.job_id AND k.source_seq = e.seq
+    JOIN reruns r ON r.id = k.rerun_id JOIN jobs j ON j.id = r.job_id
+    JOIN items i ON i.bucket = j.bucket AND i.job_id = j.id AND i.seq = k.seq
+    WHERE e.erasure_id = :id AND {_NAMED}
+    ORDER BY 2, 3 LIMIT :limit
     """
 )
 _FINDERS: Final[dict[str, Callable[[Session, dict[str, Any]], list[Key]]]] = {
