@@ -2,9 +2,11 @@
 
 import threading
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
 from db import chunks, locks, workers
@@ -111,6 +113,70 @@ def test_jobs_are_finished_once(owner_db: Database, db: Database, account: TestA
         assert finalise.run_once(db) == 0, "another finaliser is at it"
     assert [finalise.run_once(db), finalise.run_once(db)] == [1, 0]
     assert [row.type for row in rows(owner_db, "SELECT type FROM outbox")] == ["job.finished"]
+
+
+def test_a_job_that_cannot_be_closed_yet_holds_up_no_other(
+    owner_db: Database, db: Database, account: TestAccount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from db import endings, recording
+    from db.recording import InferOutcome
+
+    for _ in range(3):
+        with db.transaction() as session:
+            for chunk in job_with_leases(owner_db, db, account, tmp_path):
+                recording.finish_infer(session, chunk, [InferOutcome(seq, tags=[]) for seq in chunk.members])
+    with db.transaction() as session:
+        locked, ended, due = endings.finishable(session, 10)
+    finish = endings.finish
+
+    def finish_some(session: Session, job: UUID) -> bool:
+        if job == locked:
+            raise Unavailable("somebody holds it")
+        return finish(session, job) and job != ended  # as if another had ended that one
+
+    monkeypatch.setattr(endings, "finish", finish_some)
+    assert finalise.run_once(db) == 1
+    assert [row.id for row in rows(owner_db, "SELECT id FROM jobs WHERE settled_at IS NULL")] == [locked]
+    assert due != locked
+    monkeypatch.undo()
+    assert finalise.run_once(db) == 1
+
+
+def test_only_a_cancelled_job_has_its_rest_cancelled(
+    owner_db: Database, db: Database, account: TestAccount, tmp_path: Path
+) -> None:
+    from db import endings
+
+    held = job_with_leases(owner_db, db, account, tmp_path)
+    with db.transaction() as session:
+        assert endings.cancel_rest(session, held[0].job_id) is None
+        assert endings.cancel_rest(session, uuid7()) is None
+    assert states(db) == ["leased"] * 3
+
+
+def test_more_lost_leases_than_a_batch_come_back_in_one_pass(
+    owner_db: Database, db: Database, account: TestAccount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_with_leases(owner_db, db, account, tmp_path)
+    run_sql(owner_db, "UPDATE chunks SET lease_until = now() - interval '1 s' WHERE state = 'leased'")
+    monkeypatch.setattr("worker.reap.BATCH", 1)
+    assert reap(db).released == 3
+
+
+def test_a_suspect_of_items_put_off_is_halved_by_them(
+    owner_db: Database, db: Database, account: TestAccount, tmp_path: Path
+) -> None:
+    """Its items are no range: each half gets its own of them."""
+    held = job_with_leases(owner_db, db, account, tmp_path)[0]
+    run_sql(
+        owner_db,
+        "UPDATE chunks SET seqs = ARRAY[0, 2, 3], attempts = 3, lease_until = now() - interval '1 s' WHERE id = :id",
+        id=held.id,
+    )
+    assert reap(db).split == 1
+    halves = rows(db, "SELECT lo, hi, seqs, state, attempts FROM chunks WHERE seqs IS NOT NULL ORDER BY lo")
+    assert [(row.lo, row.hi, row.seqs, row.state) for row in halves] == [(0, 1, [0], "ready"), (2, 4, [2, 3], "ready")]
+    assert {row.attempts for row in halves} == {2}
 
 
 def test_a_failing_duty_is_tried_again_and_logged_once() -> None:
