@@ -1,7 +1,9 @@
 """`tagmill erase` as an operator runs it."""
 
 import json
+import signal
 from pathlib import Path
+from threading import Event
 from uuid import UUID
 
 import pytest
@@ -11,9 +13,11 @@ from db.ids import item_id
 from db.session import Database
 from tests.conftest import TestAccount
 from tests.oracle import check
-from tests.worker.line import rows, run_sql
+from tests.worker.line import rows, run_sql, settings
 from tests.worker.test_cli import Cli
 from tests.worker.test_erasing import DONE, GONE, files, uploaded
+from worker import maintenance
+from worker.looking import Look
 
 
 @pytest.fixture
@@ -79,3 +83,22 @@ def test_journals_from_elsewhere_are_taken_in(
     assert (blobs.root / "erasures" / f"{receipt['id']}.json").is_file()
     operator("erase", "replay", "--all")
     check(owner_db, {job: [DONE, GONE, DONE]})
+
+
+def test_a_command_that_is_killed_in_a_step_is_followed_by_maintenance(
+    database_url: str, db: Database, owner_db: Database, blobs: LocalBlobs, job: UUID, tmp_path: Path
+) -> None:
+    marker = tmp_path / "killed"
+    variables = {"TAGMILL_DATABASE_URL": database_url, "TAGMILL_BLOB_ROOT": str(blobs.root)}
+    dying = Cli(
+        tmp_path / "none", TAGMILL_TEST_BUILD="1", TAGMILL_FAILPOINTS=f"before_erasure_commit={marker}", **variables
+    )
+    dying("erase", "job", str(job), "--account", "acme", "--yes", code=-signal.SIGKILL)
+    assert marker.exists()
+    check(owner_db, {job: [DONE] * 3})
+    assert [row.state for row in rows(owner_db, "SELECT state FROM erasures")] == ["asked"]
+    erase, _, _ = maintenance.forgetting(settings(tmp_path, database_url), db, Look(db), Event())
+    assert erase.run() > 0
+    check(owner_db, {job: [GONE] * 3})
+    assert files(blobs) == []
+    assert [row.state for row in rows(owner_db, "SELECT state FROM erasures")] == ["finished"]
