@@ -75,12 +75,13 @@ def estate(app: Flask, db: Database, account: TestAccount, blobs: Path, name: st
     policy = made(client.post("/v1/policies", json={"source": POLICY.format(name=name)}))
     bank = made(client.post("/v1/banks", json={"name": f"{name}-bank", "kind": "block"}))
     entry = made(client.post(f"/v1/banks/{bank['id']}/entries", json={"pdq": PDQ}))
+    gone = made(client.post("/v1/erasures", json={"kind": "subject", "target": f"{name}-nobody"}))
     at = {
         "job_id": job, "item_id": ids[0], "product_id": f"{name}-product", "moderation_id": moderation["id"],
         "appeal_id": appeal["id"], "review_id": review["id"], "gold_id": gold["id"], "webhook_id": webhook["id"],
         "event_id": event["id"], "replay_id": replay["id"], "policy_name": policy["name"],
         "policy_version": str(policy["version"]), "bank_id": bank["id"], "entry_id": entry["entry"]["id"],
-        "change_id": entry["change"]["id"],
+        "change_id": entry["change"]["id"], "erasure_id": gone["id"],
     }  # fmt: skip
     return Estate(account, client, at, ids, review["version"])
 

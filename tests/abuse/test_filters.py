@@ -12,10 +12,11 @@ from flask.testing import FlaskClient
 from api.routing import Operation
 from db.session import Database
 from tests.abuse import test_console_tenants
+from tests.abuse.cases import BODIES
 from tests.abuse.estate import Estate, rows_of
 from tests.abuse.test_console_tenants import FORMS
 from tests.abuse.test_inputs import address, app, known, quick, sound
-from tests.abuse.test_tenants import BODIES, name_of
+from tests.abuse.test_tenants import name_of
 from tests.api.browsers import signed_in, somebody
 from tests.api.conftest import client_of
 from tests.api.test_routes import operations

@@ -15,8 +15,9 @@ from api.errors import ERRORS
 from api.routing import Operation
 from db.session import Database
 from tests.abuse import test_tenants
+from tests.abuse.cases import BODIES, REFERRING
 from tests.abuse.estate import POLICY, WEBHOOK_KEYS, Estate, estate, rows_of
-from tests.abuse.test_tenants import BODIES, REFERRING, name_of
+from tests.abuse.test_tenants import name_of
 from tests.api.conftest import Make
 from tests.api.test_routes import operations
 from tests.conftest import TestAccount
