@@ -111,17 +111,20 @@ def step(session: Session, erasure_id: UUID, limit: int = BATCH) -> bool:
     ).one()
     if erasure.state == "asked":
         session.execute(_START, {"id": erasure_id})
-    accounts = [erasure.account_id] if erasure.account_id is not None else _accounts(session)
-    fenced = [erased_pictures.EVERYBODY] if erasure.account_id is None else accounts
     if erasure.kind == "picture" and erasure.target is not None:
-        for account_id in fenced:
-            sha256 = bytes.fromhex(erasure.target)
-            erased_pictures.tombstones(session, account_id, erasure_id, [sha256], fenced=True)
-    for account_id in accounts:
-        assert account_id is not None
+        whose = erased_pictures.EVERYBODY if erasure.account_id is None else erasure.account_id
+        sha256 = bytes.fromhex(erasure.target)
+        erased_pictures.tombstones(session, whose, erasure_id, [sha256], fenced=True)
+    account_id = erasure.account_id
+    if account_id is None:  # one account a step: nobody waits for another one's
+        account_id = session.scalar(_NEXT_ACCOUNT, {"after": erasure.place.get("after", 0)})
+    if account_id is not None:
         erasure_fence.take_lock(session, account_id)
         if counts := _part(session, erasure, account_id, limit):
             session.execute(_COUNT, {"id": erasure_id, "counts": json.dumps(_sum(erasure.counts, counts))})
+            return True
+        if erasure.account_id is None:
+            session.execute(_PASS, {"id": erasure_id, "place": json.dumps({"after": account_id})})
             return True
     session.execute(_ROWS_GONE, {"id": erasure_id})
     return False
@@ -215,10 +218,6 @@ def _checked(session: Session, account_id: int | None, kind: str, target: str) -
     return target
 
 
-def _accounts(session: Session) -> list[int]:
-    return list(session.scalars(text("SELECT id FROM accounts ORDER BY id")))
-
-
 def _sum(known: Mapping[str, Any], more: Mapping[str, int]) -> dict[str, int]:
     return {
         name: int(known.get(name, 0)) + more.get(name, 0) for name in (*known, *(n for n in more if n not in known))
@@ -241,7 +240,9 @@ _WAITING = text(
 )
 _START = text("UPDATE erasures SET state = 'running', started_at = now() WHERE id = :id AND state = 'asked'")
 _COUNT = text("UPDATE erasures SET counts = CAST(:counts AS jsonb) WHERE id = :id")
-_ROWS_GONE = text("UPDATE erasures SET rows_at = coalesce(rows_at, now()) WHERE id = :id")
+_NEXT_ACCOUNT = text("SELECT min(id) FROM accounts WHERE id > :after")
+_PASS = text("UPDATE erasures SET place = CAST(:place AS jsonb) WHERE id = :id")
+_ROWS_GONE = text("UPDATE erasures SET rows_at = coalesce(rows_at, now()), place = '{}' WHERE id = :id")
 _FINISH = text(
     """
     UPDATE erasures SET state = 'finished', finished_at = now(), counts = CAST(:counts AS jsonb),

@@ -92,7 +92,8 @@ def _erase(
         if dry or not yes:
             try:
                 with database.transaction() as session:
-                    counts, more = erasures.preview(session, account_id, kind, target)
+                    steps = 10 if account_id is not None else 1000
+                    counts, more = erasures.preview(session, account_id, kind, target, steps)
                     raise Undo
             except Undo:
                 _print_counts(counts, more, as_json=as_json and dry)
