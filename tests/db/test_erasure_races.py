@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 
-from db import chunks, erasure_fence, erasures, images, jobs
+from db import chunks, erasure_fence, erasures, images, jobs, rescue
 from db.erasure_fence import Refused
 from db.errors import LeaseLost
 from db.ids import item_id, uuid7
@@ -21,7 +21,7 @@ from tests.conftest import TestAccount
 from tests.db.erasing import erase, traces, worked_off
 from tests.db.test_erasure import DONE, GONE, run, sha
 from tests.db.test_line import claim, finish, image, infer_all, ingest_all, submit, urls
-from tests.oracle import check
+from tests.oracle import Expected, check
 from tests.worker.line import rows
 
 TAG = {"label": "shirt", "group": "category", "score": 0.9, "model": "m@1"}
@@ -99,6 +99,41 @@ def test_a_whole_job_erased_while_it_is_put_off(db: Database, owner_db: Database
     assert finish(db, job), "nothing is left to be put off"
     check(owner_db, {job.id: [GONE] * 8})
     assert traces(owner_db, "pictures.test") == []
+
+
+def test_a_whole_job_erased_while_it_is_scored(db: Database, owner_db: Database, account: TestAccount) -> None:
+    job = submit(db, account, urls(8))
+    ingest_all(db, account)
+    chunk, known = leased_infer(db)
+    erase(db, account.id, "job", str(job.id))
+    scored(db, chunk, known)
+    assert finish(db, job)
+    check(owner_db, {job.id: [GONE] * 8})
+    assert traces(owner_db, "pictures.test", *(sha(url) for url in urls(8))) == []
+
+
+@pytest.mark.parametrize("stage", ["ingest", "infer"])
+def test_a_job_cancelled_or_poisoned_beside_it_adds_up(
+    db: Database, owner_db: Database, account: TestAccount, stage: str
+) -> None:
+    cancelled, poisoned = submit(db, account, urls(8)), submit(db, account, [urls(9)[8]])
+    if stage == "infer":
+        ingest_all(db, account)
+    claimed = claim(db, stage, limit=2)
+    with db.transaction() as session:
+        jobs.cancel(session, account.id, cancelled.id)
+    for job in (cancelled, poisoned):
+        erase(db, account.id, "item", item_id(job.id, 0))
+    with owner_db.transaction() as session:
+        session.execute(
+            text("UPDATE chunks SET attempts = 3, lease_until = now() - interval '1 s' WHERE state = 'leased'")
+        )
+    assert len(claimed) == 2
+    with db.transaction() as session:
+        assert rescue.reap(session).poisoned == 1
+    assert finish(db, cancelled)
+    assert finish(db, poisoned)
+    check(owner_db, {cancelled.id: [GONE, *[Expected(code="cancelled")] * 7], poisoned.id: [GONE]})
 
 
 def test_what_is_submitted_afterwards_is_wanted(db: Database, owner_db: Database, account: TestAccount) -> None:
