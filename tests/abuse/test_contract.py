@@ -43,7 +43,9 @@ def known(app: Flask, db: Database, account: TestAccount, tmp_path: Path) -> Est
     return estate(app, db, account, tmp_path / "blobs", "acme")
 
 
-def explore(app: Flask, account: TestAccount, known: Estate, each: int) -> tuple[list[str], int]:
+def explore(
+    app: Flask, account: TestAccount, known: Estate, each: int, only: str | None = None
+) -> tuple[list[str], int]:
     """`each` requests of every route, right and wrong, at things there are and at things there are not; what was wrong
     with the answers, and how many there were."""
     found: list[str] = []
@@ -84,7 +86,7 @@ def explore(app: Flask, account: TestAccount, known: Estate, each: int) -> tuple
         except Unsatisfiable:
             assert mode is GenerationMode.NEGATIVE, f"{route.method} {route.path}: the document allows no request"
 
-    for route in routes:
+    for route in (route for route in routes if only in (None, route.path)):
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
             tell(route, mode)
     return found, asked
@@ -98,7 +100,7 @@ def check(app: Flask, account: TestAccount, known: Estate, each: int) -> None:
 
 
 def test_every_answer_is_documented(app: Flask, account: TestAccount, known: Estate) -> None:
-    check(app, account, known, 3)
+    check(app, account, known, 2)
 
 
 @pytest.mark.nemesis
@@ -119,5 +121,5 @@ def test_an_undocumented_answer_is_found(
 
     odd.operation = view.operation  # type: ignore[attr-defined]
     monkeypatch.setitem(app.view_functions, name, odd)
-    found, _ = explore(app, account, known, 1)
+    found, _ = explore(app, account, known, 1, only="/v1/banks")
     assert any("/v1/banks 200" in each for each in found), found
