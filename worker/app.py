@@ -73,6 +73,7 @@ def configuration(settings: WorkerSettings) -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         "worker_disable_prefetch": True,
         "worker_max_tasks_per_child": 2000,
+        "worker_max_memory_per_child": settings.child_memory_mb * 1024,
         "worker_send_task_events": False,
         "worker_enable_remote_control": False,
         "worker_hijack_root_logger": False,

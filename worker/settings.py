@@ -192,6 +192,9 @@ class WorkerSettings(StorageSettings):
         90, gt=0, description="An idle worker that hears none of the waiting hints for so long ends itself."
     )
 
+    child_memory_mb: int = Field(
+        8192, ge=1, description="A worker's process that holds more memory after a task is replaced by a new one."
+    )
     hung_after_s: float = Field(
         180, gt=0, description="A worker's process that moves nothing of what it has in hand for so long ends itself."
     )

@@ -180,3 +180,14 @@ def test_a_picture_that_never_ends_costs_one_item(system: System, how: str) -> N
     assert "Timeout (0:00:04)" in worker.log.read_text()
     assert "failpoints.py" in worker.log.read_text(), "it does not say where it stood"
     assert worker.process.poll() is None, "the worker's parent must survive its child"
+
+
+def test_a_process_that_holds_too_much_memory_is_replaced(system: System) -> None:
+    """As one that leaks: between two tasks, and nothing is lost. Every process holds more than this limit."""
+    system.end(system.role("worker"))
+    worker = system.start("worker", TAGMILL_CHILD_MEMORY_MB="20")
+    before = working_child(system, worker)
+    system.settle(system.submit(30))
+    until(lambda: before not in worker.children(), 30, "the child to be replaced")
+    system.settle(system.submit(30))
+    assert worker.process.poll() is None
