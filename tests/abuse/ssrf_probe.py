@@ -161,8 +161,13 @@ async def rebind(client: Callable[..., Any], settings: WorkerSettings, name: str
 def main() -> None:
     internal = give(*INTERNAL, *INTERNAL_SIX)
     give(PUBLIC, PUBLIC_SIX)
-    folder = Path(tempfile.mkdtemp())
-    ask_here(folder, SERVER)
+    with tempfile.TemporaryDirectory() as folder:
+        ask_here(Path(folder), SERVER)
+        print(json.dumps(probe(internal, Path(folder))))
+
+
+def probe(internal: list[str], folder: Path) -> dict[str, Any]:
+    """Everything, in all three modes."""
     made = WorkerSettings(
         database_url="postgresql://nobody@127.0.0.1/none", broker_url="redis://127.0.0.1/0", blob_root=folder,
         model_root=folder, webhook_http=True, fetch_timeout_s=5, fetch_connect_s=2, fetch_dns_s=2, webhook_timeout_s=5,
@@ -191,7 +196,7 @@ def main() -> None:
             result["public hits"] = canaries.touched - before
         result["lines"] = sorted({line.decode("latin-1") for each in server.log for line in each.raw.split(b"\r\n")})
         result["status lines"] = [each.raw.partition(b"\r\n")[0].decode("latin-1") for each in server.log[-5:]]
-    print(json.dumps(result))
+    return result
 
 
 if __name__ == "__main__":
