@@ -48,14 +48,14 @@ class Series:
         self.seconds.append(second)
         self.values.append(value)
 
-    def warm(self) -> tuple[Sequence[float], Sequence[float]]:
-        """(seconds, values) after the first fifth."""
-        start = int(len(self.values) * WARM)
+    def after(self, share: float) -> tuple[Sequence[float], Sequence[float]]:
+        """(seconds, values) without the first of them."""
+        start = int(len(self.values) * share)
         return self.seconds[start:], self.values[start:]
 
-    def slope(self) -> float:
-        """By how much it grows in an hour, by least squares over what is warm."""
-        seconds, values = self.warm()
+    def slope(self, share: float) -> float:
+        """By how much it grows in an hour, by least squares, without the first of them."""
+        seconds, values = self.after(share)
         return 3600 * statistics.linear_regression(seconds, values).slope if len(values) > 2 else float("nan")
 
 
@@ -66,7 +66,7 @@ def main() -> None:
     arguments.add_argument("--count", type=int, default=4000, help="pictures of each job")
     arguments.add_argument("--folder", type=Path, default=SHARED / "data" / "clothing" / "images")
     options = arguments.parse_args()
-    console = Console(width=110, highlight=False)
+    console = Console(width=130, highlight=False)
     names = sorted(path.name for path in options.folder.iterdir())
     with serving(options.folder) as port, running(reaching(port)) as system:
         soak = Soak(system, port, names, options.count)
@@ -144,12 +144,22 @@ class Soak:
             f"{done:,} pictures in {self._elapsed / 60:.0f} minutes: {done / self._elapsed:.0f} a second,"
             f" {1000 * self._spent / done:.1f} ms of CPU each"
         )
-        table = Table("what", "after the first fifth", "median", "most", "at the end", "an hour", title=title)
+        table = Table(
+            "what",
+            "after the first fifth",
+            "median",
+            "most",
+            "at the end",
+            "an hour",
+            "… of the last half",
+            title=title,
+        )
         for name, series in self._seen.items():
-            _, values = series.warm()
+            _, values = series.after(WARM)
             figures = (values[0], statistics.median(values), max(values), values[-1])
             unit = f" {series.unit}" if series.unit else ""
-            table.add_row(name, *(f"{value:,.1f}{unit}" for value in figures), f"{series.slope():+,.1f}{unit}")
+            slopes = (f"{series.slope(share):+,.1f}{unit}" for share in (WARM, 0.5))
+            table.add_row(name, *(f"{value:,.1f}{unit}" for value in figures), *slopes)
         return table
 
     def judge(self) -> str:
