@@ -57,7 +57,7 @@ def test_the_connection_is_reset_every_other_second(system: System, wire: Proxy)
     listening(system, wire)
     before = pids(system)
     jobs = []
-    for _ in range(7):
+    for _ in range(5):
         jobs.append(system.submit(24))
         wire.reset()
         time.sleep(2)
@@ -136,7 +136,7 @@ def test_the_queue_is_never_longer_than_its_window(system: System) -> None:
     system.end(system.role("maintenance"))
     with redis.Redis.from_url(system.broker_url) as client:
         client.delete(QUEUED)
-        job = system.submit(400)
+        job = system.submit(240)
         until(lambda: system.count(READY) >= 3 * window, 60, "chunks to become ready")
         system.start(
             "maintenance", TAGMILL_HINT_WINDOW=str(window), TAGMILL_RESEND_S="0.2", TAGMILL_CANARY_EVERY_S="0.2"

@@ -157,10 +157,10 @@ def test_a_connection_gives_up_on_a_server_that_says_nothing(
 def test_postgres_stands_still(system: System, services: Services) -> None:
     """SIGSTOP of every process of it. The API says so within ten seconds and keeps no thread; all goes on after."""
     system.settle(system.submit(8))
-    with Front(system, {"TAGMILL_STATEMENT_TIMEOUT_MS": "2000"}) as front:
+    with Front(system, {"TAGMILL_STATEMENT_TIMEOUT_MS": "2000"}, threads=8) as front:
         assert front.ask("GET", "/readyz").status == 200
         job = system.submit(60)
-        orders = [system.pictures.more(2) for _ in range(16)]
+        orders = [system.pictures.more(2) for _ in range(10)]
         stopped = frozen(services)
         before = pids(system)
         for pid in stopped:
@@ -168,7 +168,7 @@ def test_postgres_stands_still(system: System, services: Services) -> None:
         try:
             ready = front.ask("GET", "/readyz")
             assert (ready.status, ready.seconds < 12) == (503, True), ready
-            with ThreadPoolExecutor(16) as clients:
+            with ThreadPoolExecutor(10) as clients:
                 replies = list(clients.map(front.submit, orders))
             assert {(reply.status, reply.headers["retry-after"]) for reply in replies} == {(503, "5")}
             assert max(reply.seconds for reply in replies) < 40
