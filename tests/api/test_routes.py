@@ -134,7 +134,8 @@ def test_the_key_is_never_logged(app: Flask, account: TestAccount, caplog: pytes
         ("GET", "/v1/jobs?limit=1&limit=2", 400, "invalid_parameter"),
         ("GET", "/v1/jobs?sort=secret_hash", 400, "invalid_parameter"),
         ("GET", "/v1/jobs?cursor=abc", 400, "invalid_cursor"),
-        ("GET", "/v1/jobs?cursor=%00%ff", 400, "invalid_cursor"),
+        ("GET", "/v1/jobs?cursor=%01%ff", 400, "invalid_cursor"),
+        ("GET", "/v1/jobs?cursor=%00%ff", 400, "invalid_parameter"),
     ],
 )
 def test_wrong_requests_get_problem_documents(
