@@ -34,7 +34,7 @@ class Section:
 SECTIONS: Final = {
     "compare": Section(("bench.compare", "--write"), writes=True, limit_s=1200),
     "stock": Section(("bench.compare", "--stock", "--write"), quick=False, writes=True, limit_s=1800),
-    "goals": Section(("bench.goals",), quick=False, limit_s=1800),
+    "goals": Section(("bench.goals", "--rounds", "3"), quick=False, limit_s=1800),
     "line": Section(("bench.line", "--count", "2000")),
     "stages": Section(("bench.stages", "--count", "300")),
     "inference": Section(("bench.inference",)),

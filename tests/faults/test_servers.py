@@ -96,7 +96,7 @@ def test_connections_are_cut_under_load(system: System, services: Services) -> N
 
 
 def test_bad_messages_do_no_harm(system: System) -> None:
-    """Garbage, pickle, unknown tasks, other versions and every hint five times over: the worker lives, nothing runs."""
+    """Garbage, pickle, giants, unknown tasks, other versions, every hint five times: the worker lives, nothing runs."""
     worker = system.role("worker")
     worker.wait_for("ready")
     canary = system.folder / "pickled"
@@ -144,6 +144,7 @@ def bad_messages(canary: str) -> list[bytes]:
         message(pickle.dumps(Gadget()), "application/x-python-serialize", "tagmill.infer"),
         message(hint, "application/json", "tagmill.infer"),
         message(hint, "application/json", "os.system"),
+        message(hint[:-6] + b', "more": "' + b"x" * 5_000_000 + b'"}, {}]', "application/json", "tagmill.infer"),
         message(b"[[], {}, {}]", "application/json", "tagmill.infer"),
         message(b"{not json", "application/json", "tagmill.infer"),
     ]
