@@ -90,7 +90,7 @@ def test_leases_are_kept_on(
     chunk = leased(owner_db, account.id)
     leases = Leases(db, 1.0, step_s=600)
     leases.add(chunk)
-    with LeaseKeeper(leases):
+    with LeaseKeeper(leases, 60):
         with trouble(database_url, "chunks"):
             time.sleep(0.5)
         assert eventually(lambda: kept(owner_db, chunk))
