@@ -1,6 +1,5 @@
 """The ways that bench.goals sets side by side: decoding, the forward pass, fetching over a distance, rows."""
 
-import asyncio
 import io
 import time
 from collections.abc import Callable, Sequence
@@ -17,13 +16,13 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from bench.peers import kernel
+from bench.stages import fetch_each
 from ml import artifact, images
 from ml.architectures import build
 from ml.predictor import Predictor
 from ml.presets import ImagenetPreset
 from ml.working_copy import decode
 from worker import wiring
-from worker.fetcher import Fetched
 from worker.settings import WorkerSettings
 
 SIDE, QUALITY = 384, 90
@@ -116,16 +115,11 @@ def shipped(folder: Path, photos: Sequence[bytes]) -> tuple[str, Callable[[Any],
 
 async def fetched(settings: WorkerSettings, urls: Sequence[str]) -> float:
     """Pictures a second through the guarded client, as many at once as it may."""
-    places = asyncio.Semaphore(settings.fetch_concurrency)
+    at_once = settings.fetch_concurrency
     async with wiring.fetcher(settings) as fetcher:
-
-        async def one(url: str) -> None:
-            async with places:
-                assert isinstance(await fetcher.fetch(url), Fetched)
-
-        await asyncio.gather(*map(one, urls[: settings.fetch_concurrency]))  # connections are made
+        await fetch_each(fetcher, urls[:at_once], at_once)  # connections are made
         began = time.perf_counter()
-        await asyncio.gather(*map(one, urls))
+        await fetch_each(fetcher, urls, at_once)
         return len(urls) / (time.perf_counter() - began)
 
 

@@ -34,7 +34,7 @@ from db.blobs import LocalBlobs
 from db.chunks import Chunk, ChunkItem
 from ml import facts, images
 from worker import wiring
-from worker.fetcher import Fetched
+from worker.fetcher import Fetched, Fetcher
 from worker.heartbeat import Counters
 from worker.ingest import Harvest, Ingest
 from worker.settings import WorkerSettings
@@ -147,14 +147,19 @@ def _used() -> float:
 
 async def fetch_all(settings: WorkerSettings, urls: Sequence[str]) -> None:
     """The HTTP client behind its guard, and nothing else."""
-    places = asyncio.Semaphore(settings.fetch_concurrency)
     async with wiring.fetcher(settings) as fetcher:
+        await fetch_each(fetcher, urls, settings.fetch_concurrency)
 
-        async def one(url: str) -> None:
-            async with places:
-                assert isinstance(await fetcher.fetch(url), Fetched)
 
-        await asyncio.gather(*map(one, urls))
+async def fetch_each(fetcher: Fetcher, urls: Sequence[str], at_once: int) -> None:
+    """All of these, so many at a time; each must be there."""
+    places = asyncio.Semaphore(at_once)
+
+    async def one(url: str) -> None:
+        async with places:
+            assert isinstance(await fetcher.fetch(url), Fetched)
+
+    await asyncio.gather(*map(one, urls))
 
 
 async def _crawl(settings: WorkerSettings, urls: Sequence[str], wanted: Collection[str]) -> None:

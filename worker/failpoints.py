@@ -6,7 +6,6 @@ the point with that subject, every time: a poison picture. `hang:HEX` and `spin:
 wait does, the second without letting any other thread run.
 """
 
-import ctypes
 import os
 import signal
 import time
@@ -63,6 +62,8 @@ def _hang() -> None:
 
 
 def _spin() -> None:
+    import ctypes  # not in processes that are no test build
+
     while True:
         ctypes.PyDLL(None).pause()  # a library that is called so keeps the GIL
 
