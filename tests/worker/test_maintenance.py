@@ -152,6 +152,10 @@ def test_only_a_cancelled_job_has_its_rest_cancelled(
         assert endings.cancel_rest(session, held[0].job_id) is None
         assert endings.cancel_rest(session, uuid7()) is None
     assert states(db) == ["leased"] * 3
+    run_sql(owner_db, "UPDATE jobs SET state = 'cancelled', cancelled_at = now() WHERE id = :id", id=held[0].job_id)
+    with db.transaction() as session:
+        assert endings.cancel_rest(session, held[0].job_id) is None, "what is in somebody's hands is theirs to end"
+    assert rows(db, "SELECT 1 FROM results WHERE job_id = :id", id=held[0].job_id) == []
 
 
 def test_more_lost_leases_than_a_batch_come_back_in_one_pass(
