@@ -157,7 +157,8 @@ def test_all_connections_of_the_api_are_taken(system: System) -> None:
     with Front(system, {"TAGMILL_DATABASE_POOL": "2"}, threads=30) as front, ThreadPoolExecutor(30) as clients:
         with system.owner.transaction() as session:
             session.execute(text("LOCK TABLE idempotency IN ACCESS EXCLUSIVE MODE"))
-            waiting = [clients.submit(front.submit, system.pictures.more(1), f"k{n}") for n in range(30)]
+            orders = [system.pictures.more(1) for _ in range(30)]
+            waiting = [clients.submit(front.submit, order, f"k{n}") for n, order in enumerate(orders)]
             until(lambda: any(each.done() for each in waiting), 60, "an answer")
             system.settle(system.submit(16))
         replies = [each.result(60) for each in waiting]
@@ -166,7 +167,8 @@ def test_all_connections_of_the_api_are_taken(system: System) -> None:
         assert refused
         assert all(int(reply.headers["retry-after"]) > 0 for reply in refused)
         system.settle(*(front.job(reply) for reply in replies if reply.status == 202), timeout=90)
-        system.settle(front.job(front.submit(system.pictures.more(1), "k0")))
+        again = next(n for n, reply in enumerate(replies) if reply.status == 503)
+        system.settle(front.job(front.submit(orders[again], f"k{again}")))
 
 
 @pytest.mark.parametrize(
