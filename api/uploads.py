@@ -2,7 +2,7 @@
 
 Bytes are kept aside until the whole upload is found good, and published under their own hash just before the job is
 stored: a refused upload leaves nothing behind. Only if the database fails in between, bytes stay that no row names and
-no client can read; the client's second try finds them again.
+no client can read, until maintenance removes them; the client's second try finds them again.
 """
 
 import hashlib

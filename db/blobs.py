@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -158,13 +158,37 @@ class LocalBlobs:
         self._path(key).unlink(missing_ok=True)
 
     def delete_older(self, key: str, than: float) -> bool:
-        """Remove the blob unless it was stored after this time (Unix seconds); False for one that was."""
+        """Remove the blob unless it was stored after this time (Unix seconds); False for one that was, if only between
+        the look and the removal."""
         path = self._path(key)
+        aside = Path(self._scratch())
         with suppress(FileNotFoundError):
             if path.stat().st_mtime > than:
                 return False
-            path.unlink()
+            os.rename(path, aside)
+            if aside.stat().st_mtime > than:  # not what was looked at: somebody has just stored it
+                self.place([Staged(aside, key, b"", 0)])
+                return False
+            aside.unlink()
         return True
+
+    def folders(self, after: str = "") -> Iterator[str]:
+        """The folders of uploads and working copies behind `after`, always in the same order."""
+        begin = _place(after)
+        for kind in ("raw", "work"):
+            for account in sorted(filter(str.isdecimal, _names(self.root / kind)), key=int):
+                if (kind, int(account)) >= begin[:2]:
+                    named = (f"{kind}/{account}/{shard}" for shard in sorted(_names(self.root / kind / account)))
+                    yield from (folder for folder in named if _place(folder) > begin)
+
+    def older(self, folder: str, than: float) -> Iterator[str]:
+        """The keys of the blobs in a folder that were stored before this time (Unix seconds)."""
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.root / folder) as entries:
+            for entry in entries:
+                key = f"{folder}/{entry.name}"
+                with suppress(FileNotFoundError):
+                    if _KEY.fullmatch(key) and entry.stat(follow_symlinks=False).st_mtime < than:
+                        yield key
 
     def journals(self) -> list[UUID]:
         """The erasures whose journals are here, oldest first."""
@@ -210,10 +234,13 @@ class LocalBlobs:
             raise BadBlobKey("not a blob key")
         return self.root / key
 
+    def _scratch(self) -> str:
+        """A name unlike any of another process, of another machine, or of one that this was forked from."""
+        return f"{self._temporary}/{self._mark}-{os.getpid()}-{next(self._count)}"
+
     def _written(self, data: bytes, names: list[str], files: ExitStack) -> int:
         """The open temporary file with `data`; its name is added to `names`, its end left to `files`."""
-        # Unlike any of another process, of another machine, or of one that this was forked from.
-        name = f"{self._temporary}/{self._mark}-{os.getpid()}-{next(self._count)}"
+        name = self._scratch()
         handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         files.callback(os.close, handle)
         names.append(name)
@@ -239,3 +266,15 @@ def _opened(folder: str, until: ExitStack) -> int:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     until.callback(os.close, handle)
     return handle
+
+
+def _names(folder: Path) -> list[str]:
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return os.listdir(folder)
+    return []
+
+
+def _place(folder: str) -> tuple[str, int, str]:
+    kind, _, rest = folder.partition("/")
+    account, _, shard = rest.partition("/")
+    return kind, int(account or -1), shard

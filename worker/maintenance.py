@@ -24,6 +24,7 @@ from worker.heartbeat import Counters, Heartbeat, Stopwatch
 from worker.late import Decider
 from worker.log import Throttle
 from worker.looking import Look
+from worker.orphan_sweep import OrphanSweep
 from worker.reap import Reaper
 from worker.replaying import Replayer
 from worker.reporting import REVIEWS_EVERY_S, Report
@@ -111,13 +112,15 @@ def duties(
 
 
 def forgetting(settings: WorkerSettings, database: Database, look: Look, stop: threading.Event) -> list[Duty]:
-    """What this process does to forget: on request, again after a restored backup, and for age."""
+    """What this process does to forget: on request, again after a restored backup, for age, and what nothing names."""
     open_blobs = partial(wiring.blobs, settings)
     eraser = Eraser(database, open_blobs, stop)
+    orphans = OrphanSweep(settings, database, open_blobs, stop)
     return [
         Duty("erase", ERASE_EVERY_S, look.gated("erasures", eraser.run_once)),
         Duty("journals", JOURNALS_EVERY_S, eraser.replay),
         Duty("retention", settings.tidy_every_s, lambda: retaining.run_once(settings, database, open_blobs)),
+        Duty("orphans", settings.tidy_every_s, orphans.run_once),
     ]
 
 

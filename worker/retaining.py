@@ -24,7 +24,7 @@ def run_once(settings: WorkerSettings, database: Database, open_blobs: Callable[
     if (uploads := settings.retain_uploads_days) is not None:
         steps["uploads"] = lambda session: retention.uploads(session, uploads)
     if (copies := settings.retain_copies_days) is not None:
-        needed = _of_datasets(database, open_blobs())
+        needed = named_by_datasets(database, open_blobs())
         if needed is not None:
             steps["copies"] = lambda session: retention.copies(session, copies, needed)
     if (results := settings.retain_results_days) is not None:
@@ -34,6 +34,20 @@ def run_once(settings: WorkerSettings, database: Database, open_blobs: Callable[
     if (audit := settings.retain_audit_days) is not None:
         steps["audit"] = lambda session: retention.audit(session, audit)
     return sum(_turn(database, kind, step) for kind, step in steps.items())
+
+
+def named_by_datasets(database: Database, blobs: LocalBlobs) -> frozenset[str] | None:
+    """The working copies that datasets name; None where that cannot be known, and so nothing may go."""
+    with database.transaction() as session:
+        stored = [each for each in datasets.every(session) if each.images_root == manifests.IN_STORE]
+    named: set[str] = set()
+    for dataset in stored:
+        try:
+            named |= {entry.image for entry in manifests.load(blobs, dataset).entries}
+        except (BlobError, DatasetError) as error:
+            get("retention").error("no working copy dropped", dataset=dataset.ref, code=error.code)
+            return None
+    return frozenset(named)
 
 
 def _turn(database: Database, kind: str, step: Callable[[Session], Dropped]) -> int:
@@ -52,17 +66,3 @@ def _turn(database: Database, kind: str, step: Callable[[Session], Dropped]) -> 
     if dropped:
         get("retention").info("dropped for their age", kind=kind, dropped=dropped)
     return dropped
-
-
-def _of_datasets(database: Database, blobs: LocalBlobs) -> frozenset[str] | None:
-    """The working copies that datasets name; None where that cannot be known, and so nothing may go."""
-    with database.transaction() as session:
-        stored = [each for each in datasets.every(session) if each.images_root == manifests.IN_STORE]
-    named: set[str] = set()
-    for dataset in stored:
-        try:
-            named |= {entry.image for entry in manifests.load(blobs, dataset).entries}
-        except (BlobError, DatasetError) as error:
-            get("retention").error("no working copy dropped", dataset=dataset.ref, code=error.code)
-            return None
-    return frozenset(named)

@@ -57,6 +57,12 @@ class WorkerSettings(StorageSettings):
     retain_audit_days: float | None = Field(
         None, ge=180, description="Days for which entries of the audit log are kept; unset: for good."
     )
+    orphan_hours: float = Field(
+        24,
+        ge=0,
+        description="Hours after which a blob that nothing names is removed, 2 at least: whoever stored it died before "
+        "it said so. 0: never.",
+    )
     bank_surge: int = Field(
         200,
         ge=1,
@@ -275,4 +281,6 @@ class WorkerSettings(StorageSettings):
             raise ValueError("TAGMILL_SLEEP_MS is set, but this is no test build: unset it")
         if not self.devices:
             raise ValueError("TAGMILL_DEVICES names no device")
+        if 0 < self.orphan_hours < 2:
+            raise ValueError("TAGMILL_ORPHAN_HOURS: 0, or 2 at least, for an upload may take an hour to arrive")
         return self
