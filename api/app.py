@@ -8,6 +8,7 @@ from flask import Flask, Response, g, request
 from prometheus_client import CollectorRegistry
 
 from api import (
+    account,
     appeals,
     audit,
     bank_entries,
@@ -37,6 +38,7 @@ from api import (
     training,
     webhooks,
 )
+from api.auth import rate_headers
 from api.console import parts
 from api.routing import House, Routes, attach
 from api.seats import Seats
@@ -59,6 +61,7 @@ ROUTES: tuple[Routes, ...] = (
     *(jobs.routes, items.routes, labels.routes, products.routes, drift.routes, training.routes, health.routes),
     *(moderations.routes, policies.routes, replays.routes, webhooks.routes),
     *(appeals.routes, audit.routes, reviews.routes, banks.routes, erasures.routes),
+    account.routes,
 )
 _ADDED = (submit, events, results, deliveries, review_moves, review_figures, bank_entries, bank_lists)
 
@@ -107,6 +110,8 @@ def _observe(app: Flask, counted: metrics.Requests) -> None:
     @app.after_request
     def finish(response: Response) -> Response:
         response.headers["X-Request-Id"] = g.request_id
+        if (rate := g.get("rate")) is not None:
+            response.headers.update(rate_headers(rate))
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         route = request.url_rule.rule if request.url_rule is not None else "none"

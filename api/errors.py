@@ -2,6 +2,8 @@
 
 import errno
 import logging
+import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
@@ -13,9 +15,11 @@ from werkzeug.exceptions import HTTPException
 
 from api.answers import json_bytes
 from db.errors import DbError, Unavailable
+from db.limits import TryLater
 
 log = logging.getLogger("tagmill.api")
 MAX_FAULTS: Final = 100
+MAX_NAME: Final = 300
 PROBLEM_TYPE: Final = "application/problem+json"
 
 # code → (HTTP status, title). The codes are stable: clients may switch on them.
@@ -32,6 +36,9 @@ ERRORS: Final[dict[str, tuple[int, str]]] = {
     "invalid_parameter": (400, "A query parameter is wrong"),
     "invalid_cursor": (400, "The cursor is not one of ours"),
     "bad_request": (400, "Bad request"),
+    # how much
+    "rate_limited": (429, "Too many requests of this account"),
+    "quota_exceeded": (429, "Enough items of this account for a day"),
     # idempotency
     "invalid_idempotency_key": (400, "The Idempotency-Key is malformed"),
     "idempotency_in_flight": (409, "A request with this Idempotency-Key is being served"),
@@ -143,8 +150,18 @@ class Fault:
         return replace(self, line=place) if unit == "line" else replace(self, item=place)
 
     def row(self) -> dict[str, Any]:
-        """The fault as it stands in a problem document: absent members are left out."""
-        return {key: value for key, value in vars(self).items() if value is not None}
+        """The fault as it stands in a problem document, or is kept with an answer: absent members are left out, and what
+        a client named is a text that can be written and kept, of a bounded length."""
+        given = {key: value for key, value in vars(self).items() if value is not None}
+        names = {key: _text(given[key][:MAX_NAME]) for key in ("field", "file") if key in given}
+        return given | names | {"detail": _text(self.detail)}
+
+
+_NO_TEXT: Final = re.compile("[\0\ud800-\udfff]")  # Postgres has no NUL in a text, and half a surrogate is none
+
+
+def _text(said: str) -> str:
+    return _NO_TEXT.sub("\ufffd", said)
 
 
 @dataclass
@@ -167,7 +184,7 @@ class Problem(Exception):
             "title": title,
             "status": status,
             "code": self.code,
-            "detail": self.detail,
+            "detail": _text(self.detail),
             "errors": [fault.row() for fault in self.faults][:MAX_FAULTS],
             "request_id": g.get("request_id"),
         }
@@ -213,10 +230,16 @@ def install(app: Flask) -> None:
     app.register_error_handler(Exception, of_bug)
 
 
+def seconds(wait_s: float) -> str:
+    """For `Retry-After`: whole seconds, one at least."""
+    return str(max(1, math.ceil(wait_s)))
+
+
 def of_db(error: DbError) -> Response:
     """What the data layer refuses, as a problem document."""
     if error.code in ERRORS:
-        return Problem(error.code, error.detail or ERRORS[error.code][1]).response()
+        headers = {"Retry-After": seconds(error.wait_s)} if isinstance(error, TryLater) else {}
+        return Problem(error.code, error.detail or ERRORS[error.code][1], headers=headers).response()
     log.error(
         "unexpected refusal of the data layer in request %s: %s %s", g.get("request_id"), error.code, error.detail
     )

@@ -22,7 +22,7 @@ from api.moderation_schemas import (
 from api.routing import Answer, Call, Parameters, Routes
 from api.schemas import MAX_ID, Verdict
 from api.small_body import IDEMPOTENCY_HEADER, idempotency_key, replayed
-from db import idempotency, moderations
+from db import idempotency, limits, moderations
 from db.idempotency import Stored
 from db.items import ItemView
 from db.moderation_tables import ModerationRow
@@ -76,7 +76,7 @@ class UploadQuery(Parameters):
     errors=(
         "bad_request", "body_incomplete", "body_timeout", "body_too_large", "file_too_large", "idempotency_in_flight",
         "idempotency_key_reused", "invalid_body", "invalid_idempotency_key", "invalid_json", "invalid_multipart",
-        "invalid_utf8", "no_picture", "too_many_files", "unknown_policy", "unsupported_encoding",
+        "invalid_utf8", "no_picture", "quota_exceeded", "too_many_files", "unknown_policy", "unsupported_encoding",
         "unsupported_media_type",
     ),
 )  # fmt: skip
@@ -98,16 +98,18 @@ def create(call: Call, query: UploadQuery) -> Response:
 def _accepted(call: Call, upload: Upload, key: str | None) -> tuple[UUID, bool]:
     """Store the upload, or find the one that this key has stored; and whether it was that."""
     fingerprint = hashlib.sha256(b"moderation\0" + repr(sorted(request.args.items())).encode() + upload.fingerprint)
-    if key is not None:
-        with call.transaction() as session:
-            stored = idempotency.begin(session, call.account_id, key)
-        if stored is not None:
-            return _repeated(stored, fingerprint.digest()), True
+    per_day = call.settings.items_per_day
+    with call.transaction() as session:
+        stored = None if key is None else idempotency.begin(session, call.account_id, key)
+        if stored is None:
+            limits.check(session, call.account_id, per_day)  # before its bytes are kept
+    if stored is not None:
+        return _repeated(stored, fingerprint.digest()), True
     upload.deliver()
     with call.transaction() as session:
         if key is not None and (stored := idempotency.begin(session, call.account_id, key)) is not None:
             return _repeated(stored, fingerprint.digest()), True
-        made = moderations.submit(session, call.account_id, upload.asked, upload.item)
+        made = moderations.submit(session, call.account_id, upload.asked, upload.item, per_day=per_day)
         if key is not None:
             answer, url = {"id": str(made.id)}, _url(call, made.id)
             idempotency.store(session, call.account_id, key, fingerprint.digest(), 202, answer, url)

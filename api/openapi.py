@@ -19,7 +19,7 @@ _PATH_SCHEMAS: Final[dict[str, dict[str, Any]]] = {
     "path": {"type": "string"},
 }
 _ALWAYS: Final = ("unavailable", "internal_error")
-_SCOPED: Final = ("missing_key", "invalid_key", "missing_scope")
+_SCOPED: Final = ("missing_key", "invalid_key", "missing_scope", "rate_limited")
 
 
 def document(all_routes: Iterable[Routes], *, version: str, server: str) -> dict[str, Any]:

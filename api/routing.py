@@ -168,7 +168,7 @@ def _guarded(operation: Operation, house: House) -> View:
     def serve(**path: Any) -> Response:
         principal = None
         if operation.scope is not None and not opened:
-            principal = authenticate(house.database, request)
+            principal, g.rate = authenticate(house.database, request, house.settings.requests_per_minute)
             g.key_id = principal.key_id
             require(principal, operation.scope)
         if operation.query is not None:

@@ -11,6 +11,18 @@ class ApiSettings(StorageSettings):
     """What the API process reads from the environment, besides where the data lives."""
 
     max_items_per_job: int = Field(default=100_000, ge=1, le=10_000_000, description="Items of one job at most.")
+    items_per_day: int = Field(
+        default=10_000_000,
+        ge=0,
+        description="Items that an account may submit in a day (UTC), if it has no limit of its own; 0: no limit.",
+    )
+    requests_per_minute: int = Field(
+        default=12_000,
+        ge=0,
+        le=6_000_000,
+        description="Requests that an account's keys may send in a minute, all together, if it has no limit of its own;"
+        " 0: no limit.",
+    )
     max_json_bytes: int = Field(
         default=256 * MIB, ge=1, description="Body of a job sent as application/json at most, in bytes."
     )

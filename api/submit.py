@@ -20,7 +20,7 @@ from api.routing import Answer, Call, Parameters
 from api.schemas import JobAccepted, JobIn, JobOptions, Lane, Refetch, SkippedOut
 from api.small_body import IDEMPOTENCY_HEADER, idempotency_key, replayed
 from api.spool import spooled
-from db import idempotency, jobs
+from db import idempotency, jobs, limits
 from db.jobs import JobSpec, NewItem
 
 _TEXT: Final = {"type": "string"}
@@ -183,8 +183,8 @@ _READERS: Final = {
     errors=(
         "bad_request", "body_incomplete", "body_timeout", "body_too_large", "empty_job", "file_too_large",
         "idempotency_in_flight", "idempotency_key_reused", "invalid_body", "invalid_csv", "invalid_idempotency_key",
-        "invalid_items", "invalid_json", "invalid_multipart", "invalid_utf8", "too_many_files", "too_many_items",
-        "unknown_policy", "unsupported_encoding", "unsupported_media_type", "zip_bomb", "zip_corrupt",
+        "invalid_items", "invalid_json", "invalid_multipart", "invalid_utf8", "quota_exceeded", "too_many_files",
+        "too_many_items", "unknown_policy", "unsupported_encoding", "unsupported_media_type", "zip_bomb", "zip_corrupt",
         "zip_duplicate_name", "zip_encrypted", "zip_lying_size", "zip_method", "zip_nested", "zip_path",
         "zip_symlink", "zip_too_large", "zip_too_many_members",
     ),
@@ -209,16 +209,18 @@ def create(call: Call, query: SubmitQuery) -> Response:
     with reader(call, request, query) as batch:
         if batch.deliver is not None:
             # A repeated or refused request stores nothing.
-            if key is not None and (answer := _answered(call, batch, key)) is not None:
+            if (answer := _answered(call, batch, key)) is not None:
                 return answer
             batch.deliver()
         return _record(call, batch, key)
 
 
-def _answered(call: Call, batch: Batch, key: str) -> Response | None:
-    """The stored answer of an earlier request with this key."""
+def _answered(call: Call, batch: Batch, key: str | None) -> Response | None:
+    """The stored answer of an earlier request with this key; for a new one, QuotaExceeded."""
     with call.transaction() as session:
-        stored = idempotency.begin(session, call.account_id, key)
+        stored = None if key is None else idempotency.begin(session, call.account_id, key)
+        if stored is None:
+            limits.check(session, call.account_id, call.settings.items_per_day)
     return None if stored is None else replayed(stored, batch.request_hash())
 
 
@@ -236,6 +238,7 @@ def _record(call: Call, batch: Batch, key: str | None) -> Response:
             batch.spec,
             batch.items,
             max_items=call.settings.max_items_per_job,
+            per_day=call.settings.items_per_day,
             chunk_size=call.settings.chunk_size,
         )
         url = f"{call.settings.public_url}/v1/jobs/{job.id}"

@@ -35,12 +35,13 @@ _KEY: Final = re.compile(r"tgm_live_([0-9A-Za-z]{8})_([0-9A-Za-z]{43})([0-9A-Za-
 
 @dataclass(frozen=True)
 class Principal:
-    """Who asks: an account, through one of its keys."""
+    """Who asks: an account, through one of its keys. `requests_per_minute`: the account's own limit, if it has one."""
 
     account_id: int
     account_name: str
     key_id: str
     scopes: frozenset[str]
+    requests_per_minute: int | None = None
 
 
 def create(session: Session, name: str, weight: int = 1) -> Account:
@@ -133,8 +134,8 @@ def authenticate(session: Session, presented: str) -> Principal:
             text("UPDATE api_keys SET last_used_at = now() WHERE id = :id"),
             {"id": row.id},
         )
-    name = session.execute(text("SELECT name FROM accounts WHERE id = :id"), {"id": row.account_id}).scalar_one()
-    return Principal(row.account_id, name, match[1], frozenset(row.scopes))
+    account = session.execute(_ACCOUNT, {"id": row.account_id}).one()
+    return Principal(row.account_id, account.name, match[1], frozenset(row.scopes), account.requests_per_minute)
 
 
 _KEY_ROW: Final = text(
@@ -143,6 +144,7 @@ _KEY_ROW: Final = text(
     " coalesce(last_used_at < now() - interval '1 minute', true) AS stale"
     " FROM api_keys WHERE key_id = :key_id"
 )
+_ACCOUNT: Final = text("SELECT name, requests_per_minute FROM accounts WHERE id = :id")
 
 
 def _random(length: int) -> str:

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db import audit, policy, policy_assignments, registry
+from db import audit, limits, policy, policy_assignments, registry
 from db.bulk import copy_rows
 from db.chunks import TURN_NOW, URGENT_CHUNK
 from db.errors import Conflict, EmptyJob, NoOpenBucket, NotFound, TooManyItems
@@ -56,13 +56,16 @@ def submit(
     items: Iterable[NewItem],
     *,
     max_items: int,
+    per_day: int = 0,
     chunk_size: int = 512,
 ) -> Job:
     """Accept a job: nothing → `accepted`, its items by COPY as they come, its ingest chunks `ready`.
 
-    Pins the active models, and the policy's document. Memory: 16 bytes and a dict entry an item, to find repeated
-    pictures. Raises UnknownPolicy, EmptyJob, TooManyItems (roll back then); errors of `items` pass through.
+    Pins the active models, and the policy's document. `per_day`: items an account without a limit of its own may
+    submit in a day, 0: any. Memory: 16 bytes and a dict entry an item, to find repeated pictures. Raises UnknownPolicy,
+    EmptyJob, TooManyItems, QuotaExceeded (roll back then); errors of `items` pass through.
     """
+    limits.check(session, account_id, per_day)
     bucket = session.scalar(text("SELECT max(id) FROM buckets WHERE closed_at IS NULL"))
     if bucket is None:
         raise NoOpenBucket("No bucket is open; run `tagmill migrate` and the maintenance role.")
@@ -103,6 +106,7 @@ def submit(
     }
     session.execute(_SET_TOTAL, parameters)
     session.execute(_INSERT_CHUNKS, parameters)
+    limits.spend(session, account_id, counter.total, per_day)
     return session.get_one(Job, job_id)
 
 

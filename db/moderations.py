@@ -37,10 +37,10 @@ def models(session: Session) -> dict[str, str]:
     return {task: model.ref for task, model in active.items() if model is not None}
 
 
-def submit(session: Session, account_id: int, asked: Asked, item: NewItem) -> ModerationRow:
-    """Accept an upload: nothing → `pending`."""
+def submit(session: Session, account_id: int, asked: Asked, item: NewItem, *, per_day: int = 0) -> ModerationRow:
+    """Accept an upload: nothing → `pending`; QuotaExceeded (`per_day` as in `db.jobs.submit`)."""
     spec = JobSpec(("moderation",), "interactive", context=asked.context, policy=asked.policy, listed=False)
-    job = jobs.submit(session, account_id, spec, [item], max_items=1)
+    job = jobs.submit(session, account_id, spec, [item], max_items=1, per_day=per_day)
     row = ModerationRow(
         id=uuid7(),
         account_id=account_id,

@@ -24,12 +24,14 @@ class Base(DeclarativeBase):
 
 
 class Account(Base):
-    """Whose data a row is. `weight` is its share when accounts compete for the machines."""
+    """Whose data a row is. `weight` is its share when accounts compete for the machines; limits: `db.limits`."""
 
     __tablename__ = "accounts"
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     weight: Mapped[int] = mapped_column(default=1)
+    requests_per_minute: Mapped[int | None]
+    items_per_day: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[datetime]
     claimed_at: Mapped[datetime | None]
 

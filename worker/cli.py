@@ -5,6 +5,7 @@ import sys
 import typer
 
 from worker import (
+    cli_accounts,
     cli_audit,
     cli_banks,
     cli_datasets,
@@ -49,6 +50,7 @@ cli_train.register(app)
 cli_suggest.register(cli_datasets.app)
 app.add_typer(cli_datasets.app, name="datasets", rich_help_panel="Learn")
 app.add_typer(cli_drift.app, name="drift", rich_help_panel="Learn")
+app.add_typer(cli_accounts.app, name="accounts", rich_help_panel="Administer")
 app.add_typer(cli_audit.app, name="audit", rich_help_panel="Administer")
 app.add_typer(cli_banks.app, name="banks", rich_help_panel="Administer")
 app.add_typer(cli_erase.app, name="erase", rich_help_panel="Administer")

@@ -36,7 +36,7 @@ class ApiProblem(ClientError):
 
     def __init__(self, status: int, document: Mapping[str, Any], retry_after_s: float | None = None) -> None:
         self.status = status
-        self.passing = status in PASSING
+        self.passing = status in PASSING or document.get("code") == "rate_limited"
         self.retry_after_s = retry_after_s
         self.errors: list[dict[str, Any]] = list(document.get("errors") or [])
         title, detail = str(document.get("title") or f"HTTP {status}"), str(document.get("detail") or "")

@@ -19,9 +19,10 @@ from api.errors import Fault, Problem, faults_of
 from api.intake import Intake
 from api.routing import Parameters
 from api.schemas import Analysis, Lane
-from db import jobs
+from db import jobs, limits
 from db.errors import DbError
 from db.jobs import JobSpec
+from db.limits import QuotaExceeded
 
 MAX_PASTED: Final = 8 << 20
 MAX_FIELD: Final = 1000
@@ -77,10 +78,13 @@ def from_urls(call: PageCall) -> Response:
                 asked.spec(),
                 intake.items(),
                 max_items=call.settings.max_items_per_job,
+                per_day=call.settings.items_per_day,
                 chunk_size=call.settings.chunk_size,
             )
     except Problem as problem:
         return _form(call, problem.response().status_code, problem, given)
+    except QuotaExceeded as error:
+        return _form(call, 429, Problem(error.code, error.detail), given)
     except DbError as error:
         if error.code != "empty_job":
             raise
@@ -110,6 +114,8 @@ def from_files(call: PageCall, query: FilesQuery) -> Response:
             form = FilesForm(call, request, parcel)
             form.read()
             asked = form.asked()
+            with call.transaction() as session:
+                limits.check(session, call.account_id, call.settings.items_per_day)  # before their bytes are kept
             parcel.deliver()
             with call.transaction() as session:
                 job = jobs.submit(
@@ -118,12 +124,15 @@ def from_files(call: PageCall, query: FilesQuery) -> Response:
                     asked.spec(),
                     [replace(item, product_id=asked.product) for item in form.items],
                     max_items=call.settings.max_items_per_job,
+                    per_day=call.settings.items_per_day,
                     chunk_size=call.settings.chunk_size,
                 )
     except Problem as problem:
         if problem.code in ("body_timeout", "body_incomplete"):
             raise
         return _form(call, problem.response().status_code, problem)
+    except QuotaExceeded as error:
+        return _form(call, 429, Problem(error.code, error.detail))
     return redirect(call, f"/console/jobs/{job.id}", f"{job.total} pictures are on their way.")
 
 

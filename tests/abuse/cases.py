@@ -28,6 +28,7 @@ LISTS = {
     "GET /v1/reviews/gold": True,
     "GET /v1/banks": True,
     "GET /v1/erasures": True,
+    "GET /v1/account": False,
     "GET /v1/drift": False,
     "GET /v1/policy-assignments": False,
     "GET /v1/audit/verify": False,
