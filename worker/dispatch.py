@@ -113,24 +113,35 @@ class Dispatcher:
 
 class Turns:
     """The dispatcher's turns, every `urgent_poll_s`: all hints in every n-th, a canary in fewer, and in the others only
-    what is urgent, unless all was quiet of late. One thread, because a connection belongs to one."""
+    what is urgent. While all is quiet, only every n-th is taken (`pause_s`). One thread, because a connection belongs
+    to one."""
 
     def __init__(self, dispatcher: Dispatcher, settings: WorkerSettings) -> None:
         self._dispatcher = dispatcher
         self._all = max(1, round(settings.dispatch_every_s / settings.urgent_poll_s))
         self._canary = self._all * max(1, round(settings.canary_every_s / settings.dispatch_every_s))
         self._quiet_s = settings.urgent_quiet_s
+        self._poll_s = settings.urgent_poll_s
         self._turn = 0
         self._hinted_at = 0.0
 
     def __call__(self) -> int:
-        turn, self._turn = self._turn, self._turn + 1
+        turn = self._turn
+        if self._quiet():
+            turn += -turn % self._all
+        self._turn = turn + 1
         if turn % self._canary == 0:
             self._dispatcher.canary()
-        quiet = time.monotonic() - self._hinted_at >= self._quiet_s
-        if turn % self._all and (quiet or not self._dispatcher.urgent()):
+        if turn % self._all and not self._dispatcher.urgent():
             return 0
         hinted = self._dispatcher.run_once()
         if hinted:
             self._hinted_at = time.monotonic()
         return hinted
+
+    def pause_s(self) -> float:
+        """Seconds until the next turn."""
+        return self._poll_s * (self._all if self._quiet() else 1)
+
+    def _quiet(self) -> bool:
+        return time.monotonic() - self._hinted_at >= self._quiet_s

@@ -8,11 +8,11 @@ from db import pending
 from db.pending import Kind
 from db.session import Database
 
-LASTS_S = 0.5
+LASTS_S = 1.0
 
 
 class Look:
-    """Says whether something of a kind waits; it is half a second old at most. From any thread."""
+    """Says whether something of a kind waits; it is a second old at most. From any thread."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database

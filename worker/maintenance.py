@@ -36,17 +36,17 @@ LATE_EVERY_S = 1.0
 MODELS_EVERY_S = 1.0
 REPLAY_EVERY_S = 1.0  # somebody waits for it
 SEAL_EVERY_S = 1.0
-ERASE_EVERY_S = 1.0
+ERASE_EVERY_S = 5.0
 JOURNALS_EVERY_S = 60.0  # a database that was restored from before an erasure forgets again
 DRIFT_EVERY_S = 600.0  # it is due once a day; more often, to catch up after an outage
 
 
 @dataclass(frozen=True)
 class Duty:
-    """Something to do every `every_s`; `run` says how many things it did."""
+    """Something to do every `every_s`, or after as long as it says; `run` says how many things it did."""
 
     name: str
-    every_s: float
+    every_s: float | Callable[[], float]
     run: Callable[[], int]
 
 
@@ -54,27 +54,18 @@ def duties(
     settings: WorkerSettings, database: Database, dispatcher: Dispatcher, owner: UUID, stop: threading.Event
 ) -> list[Duty]:
     """What this process does, and how often; `owner` is its name in the leases it takes."""
-
     # Twice what a live owner may need: a beat, or a third of a lease to extend it.
     grace_s = max(2 * settings.heartbeat_s, settings.lease_s * 2 / 3)
+    turns = Turns(dispatcher, settings)
     reaper = Reaper(database, stale_s=settings.stale_s, grace_s=grace_s)
 
     def reap_once() -> int:
         reaped = reaper.run_once()
         return reaped.released + reaped.split + reaped.poisoned
 
-    def tidy() -> int:
-        with database.transaction() as session:
-            if not locks.try_lock(session, "tidy"):
-                return 0
-            hosts.forget(session)
-            workers.forget(session)
-            idempotency.forget(session)
-            validators.forget(session, settings.validator_keep_days)
-            sessions.forget(session)
-            blob_removals.forget(session)
-            delivery_queue.forget(session, settings.webhook_keep_days)
-            return int(buckets.open_when_full(session) is not None)
+    def drop_bucket() -> int:
+        with database.transaction() as session:  # alone: it locks tables for a moment
+            return int(buckets.drop_empty(session) is not None)
 
     def end_shadow_runs() -> int:
         with database.transaction() as session:
@@ -95,12 +86,13 @@ def duties(
 
     return [
         *forgetting(settings, database, look, stop),
-        Duty("dispatch", settings.urgent_poll_s, Turns(dispatcher, settings)),
+        Duty("dispatch", turns.pause_s, turns),
         Duty("reap", settings.reap_every_s, reap_once),
         Duty("finalise", settings.finalise_every_s, look.gated("jobs", lambda: finalise.run_once(database))),
         Duty("shadow", settings.reap_every_s, end_shadow_runs),
         Duty("seal", SEAL_EVERY_S, look.gated("audit", lambda: sealing.run_once(database))),
-        Duty("tidy", settings.tidy_every_s, tidy),
+        Duty("tidy", settings.tidy_every_s, partial(tidy, settings, database)),
+        Duty("buckets", settings.tidy_every_s, drop_bucket),
         Duty("ban", BAN_EVERY_S, look.gated("banks", ban)),
         Duty("late", LATE_EVERY_S, look.gated("jobs", Decider(settings, database, owner, stop).run_once)),
         Duty(
@@ -109,6 +101,21 @@ def duties(
         Duty("replay", REPLAY_EVERY_S, look.gated("replays", Replayer(database, stop).run_once)),
         Duty("drift", DRIFT_EVERY_S, compute_drift),
     ]
+
+
+def tidy(settings: WorkerSettings, database: Database) -> int:
+    """Forget what has had its time; whether a new bucket was opened. One process at a time."""
+    with database.transaction() as session:
+        if not locks.try_lock(session, "tidy"):
+            return 0
+        hosts.forget(session)
+        workers.forget(session)
+        idempotency.forget(session)
+        validators.forget(session, settings.validator_keep_days)
+        sessions.forget(session)
+        blob_removals.forget(session)
+        delivery_queue.forget(session, settings.webhook_keep_days)
+        return int(buckets.open_when_full(session) is not None)
 
 
 def forgetting(settings: WorkerSettings, database: Database, look: Look, stop: threading.Event) -> list[Duty]:
@@ -139,7 +146,7 @@ def keep(duty: Duty, stop: threading.Event, counters: Counters) -> None:
         except Exception:  # top of the stage: one duty's fault must not end the others
             if throttle.ready():
                 logger.exception("duty failed unexpectedly, will try again", duty=duty.name)
-        stop.wait(duty.every_s)
+        stop.wait(duty.every_s() if callable(duty.every_s) else duty.every_s)
 
 
 def main() -> int:

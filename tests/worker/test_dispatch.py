@@ -104,7 +104,11 @@ def test_between_its_turns_only_what_is_urgent_is_hinted(
     turns = Turns(dispatcher, with_settings)
     assert turns() == 0
     assert broker.llen(QUEUED) == 1, "the canary of the first turn"
+    assert turns.pause_s() == pytest.approx(0.5), "all is quiet: only whole turns"
     ingested(owner_db, LocalBlobs(tmp_path / "blobs"), account.id, [jpeg("red")])
+    assert turns() == 1
+    assert turns.pause_s() == pytest.approx(0.1)
+    ingested(owner_db, LocalBlobs(tmp_path / "blobs"), account.id, [jpeg("red", 1)])
     assert [turns() for _ in range(4)] == [0, 0, 0, 0]
     assert turns() == 1, "the fifth is a whole turn"
     ingested(owner_db, LocalBlobs(tmp_path / "blobs"), account.id, [jpeg("blue")], lane="interactive")
