@@ -5,13 +5,15 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from db import accounts
+from db import accounts, webhooks
 from db.session import Database
+from db.webhook_secrets import Keys
 from tests.conftest import Services
 from tests.faults.system import Pictures, System
 from tests.hostile import HostileServer
 
 DATABASE = "faults"
+KEY = "k" * 40
 
 
 @pytest.fixture(scope="package")
@@ -43,3 +45,21 @@ def system(line: System, services: Services) -> System:
     services.valkey.start()
     line.mend()
     return line
+
+
+@pytest.fixture
+def endpoint(system: System) -> Iterator[dict[str, str]]:
+    """An endpoint that hears of every job's end; settings under which it is sent to."""
+    system.server.files["hook"] = b"ok"  # type: ignore[index]
+    with system.owner.transaction() as session:
+        url = system.server.url("hook")
+        hook, _ = webhooks.create(session, system.account_id, url, None, None, keys=Keys([KEY]), actor="test")
+    yield {
+        "TAGMILL_WEBHOOK_KEYS": KEY,
+        "TAGMILL_WEBHOOK_HTTP": "1",
+        "TAGMILL_WEBHOOK_PORTS": str(system.server.port),
+        "TAGMILL_WEBHOOK_CIDRS": "127.0.0.0/8",
+        "TAGMILL_WEBHOOK_POLL_S": "0.1",
+    }
+    with system.owner.transaction() as session:
+        webhooks.delete(session, system.account_id, hook.id, actor="test")

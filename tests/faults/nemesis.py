@@ -1,10 +1,9 @@
 """Breaks a running system at random, reproducibly: a seed gives the same faults in the same order with the same pauses.
 
 each round:  orders go to the API as a careful client sends them · some faults, one after the other
-             all is mended · the oracle judges everything that was ever accepted
+             all is mended · the oracle judges everything that was ever accepted, and what the endpoint was told
 """
 
-import os
 import random
 import signal
 import threading
@@ -14,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPException
-from pathlib import Path
 from uuid import UUID
 
 import redis
@@ -22,7 +20,9 @@ import redis
 from tests.conftest import Services
 from tests.faults.front import Front, Order
 from tests.faults.proxy import Proxy
-from tests.faults.system import MODULES, Role, System
+from tests.faults.servers import failing, frozen
+from tests.faults.system import MODULES, Role, System, signal_all, until
+from tests.oracle import check
 from worker.service import Service
 
 COMMITS = (
@@ -95,9 +95,12 @@ class Nemesis:
             try:
                 jobs = [each.result(180) for each in accepted]
                 self.system.settle(*jobs, timeout=240)
+                # A delivery whose sender was killed waits for its lease to run out.
+                until(lambda: self.system.undelivered() == 0, 180, "the endpoint to be told")
             finally:
                 supervised.set()
                 supervisor.join()
+        check(self.system.owner, self.system.accepted, told=True)
 
     def mend(self) -> None:
         """Wires whole, servers up, one process of each role and the API; what was asked to be cut is forgotten."""
@@ -149,9 +152,7 @@ def _kill(nemesis: Nemesis, blow: Blow) -> None:
 
 
 def _kill_child(nemesis: Nemesis, blow: Blow) -> None:
-    for pid in nemesis.alive("worker").children():
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    signal_all(nemesis.alive("worker").children(), signal.SIGKILL)
 
 
 def _kill_api(nemesis: Nemesis, blow: Blow) -> None:
@@ -173,19 +174,14 @@ def _stop(nemesis: Nemesis, blow: Blow) -> None:
 
 
 def _hold(pids: list[int], seconds: float) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGSTOP)
+    signal_all(pids, signal.SIGSTOP)
     time.sleep(seconds)
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
+    signal_all(pids, signal.SIGCONT)
 
 
 def _hold_server(server: Service, seconds: float) -> None:
-    assert server.pid is not None
-    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-    _hold([server.pid, *map(int, children)], seconds)
+    with frozen(server):
+        time.sleep(seconds)
 
 
 def _kill_server(server: Service, seconds: float) -> None:
@@ -197,6 +193,11 @@ def _kill_server(server: Service, seconds: float) -> None:
 def _flush(nemesis: Nemesis, blow: Blow) -> None:
     with redis.Redis.from_url(nemesis.system.broker_url) as client:
         client.flushall()
+
+
+def _abort(nemesis: Nemesis, blow: Blow) -> None:
+    with failing(nemesis.system.database_url):
+        time.sleep(blow.lasts_s)
 
 
 def _stall(wire: Proxy, seconds: float) -> None:
@@ -224,6 +225,7 @@ FAULTS: dict[str, Callable[[Nemesis, Blow], object]] = {
     "half-open valkey": lambda n, b: n.broker.half_open(),
     "reset valkey": lambda n, b: n.broker.reset(),
     "refuse valkey": lambda n, b: _refuse(n.broker, b.lasts_s),
+    "abort postgres": _abort,
     "kill postgres": lambda n, b: _kill_server(n.services.postgres, b.lasts_s / 2),
     "stop postgres": lambda n, b: _hold_server(n.services.postgres, b.lasts_s),
     "stall postgres": lambda n, b: _stall(n.postgres, b.lasts_s),

@@ -163,14 +163,14 @@ class Proxy:
 
     def cut_after_commit(self, words: str, times: int = 1) -> None:
         """Cut the next `times` connections whose transaction said `words` in one of its statements."""
-        self._cuts[words.encode()] += times
+        self._call(lambda: self._cuts.update({words.encode(): times}))
 
     def forget(self) -> None:
         """Cut no more."""
-        self._cuts.clear()
+        self._call(self._cuts.clear)
 
     def cut_now(self, said: list[bytes]) -> bool:
-        """Whether the transaction that said this is one to cut; it counts."""
+        """Whether the transaction that said this is one to cut; it counts. As all that changes `_cuts`, in the loop."""
         for words, left in self._cuts.items():
             if left and any(words in sql for sql in said):
                 self._cuts[words] -= 1
@@ -181,7 +181,7 @@ class Proxy:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="proxy", daemon=True)
         self._thread.start()
-        assert self._ready.wait(10), "the proxy does not listen"
+        assert self._ready.wait(60), "the proxy does not listen"
         return self
 
     def __exit__(
@@ -194,7 +194,7 @@ class Proxy:
         async def there() -> int:
             return int(what() or 0)
 
-        return asyncio.run_coroutine_threadsafe(there(), self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(there(), self._loop).result(60)
 
     def _each(self, what: Callable[[Link], object]) -> int:
         links = list(self._links)

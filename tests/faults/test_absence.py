@@ -1,13 +1,12 @@
 """Roles that are away for long, or are not given the time to leave: what was accepted waits, or is done again."""
 
-import os
 import signal
 import time
 
 import pytest
 
 from tests.faults.front import Front
-from tests.faults.system import MODULES, System
+from tests.faults.system import MODULES, System, signal_all
 from tests.faults.test_processes import working_child
 
 pytestmark = pytest.mark.faults
@@ -22,7 +21,7 @@ def test_all_workers_are_dead_and_the_api_accepts(system: System) -> None:
         shown = front.ask("GET", f"/v1/jobs/{accepted[0]}")
         assert (shown.status, shown.body["state"]) == (200, "accepted")
         system.mend()
-        system.settle(*accepted, timeout=90)
+        system.settle(*accepted)
 
 
 def test_sigterm_and_a_second_later_sigkill(system: System) -> None:
@@ -36,11 +35,9 @@ def test_sigterm_and_a_second_later_sigkill(system: System) -> None:
         role.signal(signal.SIGTERM)
         time.sleep(1)  # it would need longer: it stands still
         role.kill()
-        for pid in busy:
-            if pid != role.pid:
-                os.kill(pid, signal.SIGCONT)  # its parent's death ends it
+        signal_all([pid for pid in busy if pid != role.pid], signal.SIGCONT)  # its parent's death ends it
         system.start(name)
-        system.settle(job, timeout=90)
+        system.settle(job)
 
 
 def test_a_worker_that_cannot_go_on_says_so(system: System) -> None:
@@ -48,8 +45,7 @@ def test_a_worker_that_cannot_go_on_says_so(system: System) -> None:
     worker = system.role("worker")
     worker.wait_for("ready")
     working_child(system, worker)
-    for pid in worker.children():
-        os.kill(pid, signal.SIGKILL)
-    assert worker.process.wait(60) > 0, worker.log.read_text()[-2000:]
+    signal_all(worker.children(), signal.SIGKILL)
+    assert worker.process.wait(120) > 0, worker.log.read_text()[-2000:]
     system.start("worker")
-    system.settle(system.submit(16), timeout=90)
+    system.settle(system.submit(16))

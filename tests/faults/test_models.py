@@ -15,7 +15,7 @@ from sqlalchemy import text
 from db import registry, reruns
 from db.reruns import Selection
 from ml.tiny import make_tiny
-from tests.faults.system import COLOURS, System, until
+from tests.faults.system import COLOURS, SETTLE_S, System, until
 from tests.faults.test_processes import working_child
 from worker import rerun as reruns_work
 from worker.rerun import STEPS
@@ -69,8 +69,7 @@ def start(system: System, model: str, **conditions: object) -> tuple[UUID, UUID]
 
 
 def ended(system: System, job: UUID) -> None:
-    sql = "SELECT count(*) FROM jobs WHERE id = :job AND settled_at IS NOT NULL"
-    until(lambda: system.count(sql, job=job) == 1, 60, "the rerun to end")
+    until(lambda: system.ended(job), SETTLE_S, "the rerun to end")
 
 
 def carry_out(system: System, step: str, rerun: UUID) -> int:
@@ -96,14 +95,13 @@ def test_activation_and_rollback_reach_running_workers_and_mix_nothing(system: S
     pids = {role.name: role.pid for role in system.roles}
     children = system.role("worker").children()
     one = system.submit(120)
-    until(lambda: system.outcomes(one) > 0, 60, "the first outcomes")
+    until(lambda: system.outcomes(one) > 0, 120, "the first outcomes")
     activate(system, "2")
     two = system.submit(60)
     with system.owner.transaction() as session:
         registry.rollback(session, "tags")
     three = system.submit(60)
-    sql = "SELECT count(*) FROM jobs WHERE id = ANY(:jobs) AND settled_at IS NOT NULL"
-    until(lambda: system.count(sql, jobs=[one, two, three]) == 3, 90, "the three jobs to end")
+    until(lambda: system.ended(one, two, three), SETTLE_S, "the three jobs to end")
     assert [models_of(system, job) for job in (one, two, three)] == [{"tiny-tags@1"}, {second}, {"tiny-tags@1"}]
     assert {"crimson", "lime"} <= set(best(system, two))
     assert set(best(system, one)) == set(best(system, three)) == set(COLOURS)
@@ -181,7 +179,7 @@ def test_a_publisher_killed_between_batches_is_continued(system: System, second:
         arguments = [system.database_url, str(system.account_id), str(rerun)]
         environment = system.environment(**more)
         return subprocess.run(
-            [sys.executable, "-c", program, *arguments], env=environment, capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", program, *arguments], env=environment, capture_output=True, text=True, timeout=180
         )
 
     killed = publish(TAGMILL_FAILPOINTS=f"between_rerun_batches={tmp_path / 'marker'}")
@@ -207,7 +205,7 @@ def test_the_commands(system: System, second: str) -> None:
     def tagmill(*words: str, fails: bool = False) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "worker.cli", *words],
-            env=system.environment(), capture_output=True, text=True, timeout=60,
+            env=system.environment(), capture_output=True, text=True, timeout=180,
         )  # fmt: skip
         assert (done.returncode != 0) == fails, done.stderr + done.stdout
         return done.stderr if fails else done.stdout

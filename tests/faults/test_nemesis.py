@@ -27,7 +27,9 @@ def test_a_seed_gives_the_same_faults() -> None:
 @pytest.mark.faults
 @pytest.mark.nemesis
 @pytest.mark.timeout(SECONDS + 900)
-def test_random_faults(system: System, services: Services, capsys: pytest.CaptureFixture[str]) -> None:
+def test_random_faults(
+    system: System, services: Services, endpoint: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     def say(text: str) -> None:
         with capsys.disabled():
             print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
@@ -35,6 +37,7 @@ def test_random_faults(system: System, services: Services, capsys: pytest.Captur
     say(f"nemesis for {SECONDS:.0f} s; again with: make nemesis SECONDS={SECONDS:.0f} SEED={SEED}")
     with Proxy(services.valkey.port) as broker, Proxy(services.postgres.port, postgres=True) as postgres:
         settings = {
+            **endpoint,
             "TAGMILL_BROKER_URL": broker.url(system.broker_url),
             "TAGMILL_DATABASE_URL": postgres.url(system.database_url),
             "TAGMILL_STATEMENT_TIMEOUT_MS": "3000",

@@ -24,6 +24,7 @@ from db.recording import IngestOutcome, finish_ingest
 from db.session import WORKER_ROLE, Database, Session
 from db.webhook_secrets import Keys
 from tests.conftest import TestAccount
+from tests.faults.system import until
 from tests.oracle import Expected, problems
 from tests.worker.line import _stored, fetched, install_models, jpeg, settings
 from worker import failpoints, finalise, infer_rows
@@ -88,6 +89,12 @@ class Line:
 
     def finalise(self) -> None:
         finalise.run_once(self.database)
+
+    def waiting(self) -> int:
+        """Transactions that wait for a lock."""
+        sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        with self.owner.transaction() as session:
+            return int(session.execute(text(sql)).scalar_one())
 
     def problems(self, *, told: bool = False) -> Found:
         return problems(self.owner, self.accepted, told=told)
@@ -242,16 +249,16 @@ def _late_event(line: Line) -> None:
         with line.database.transaction() as session:
             assert endings.finish(session, first)
             emitted.set()
-            assert go.wait(20)
+            assert go.wait(60)
 
     with ThreadPoolExecutor(1) as pool:
         ended = pool.submit(end_first)
-        assert emitted.wait(20)
+        assert emitted.wait(60)
         with line.database.transaction() as session:
             assert endings.finish(session, second)
         _send_all(line)
         go.set()
-        ended.result(20)
+        ended.result(60)
     _send_all(line)
 
 
@@ -308,7 +315,7 @@ def _two_last_chunks(line: Line) -> None:
     def end(mine: Chunk) -> None:
         with line.database.transaction() as session:
             finish_ingest(session, mine, [IngestOutcome(n, code="http_404") for n in range(mine.lo, mine.hi)])
-            recorded.wait(20)
+            recorded.wait(60)
 
     line.accepted[chunk.job_id] = [Expected(code="http_404")] * 32
     with ThreadPoolExecutor(2) as pool:
@@ -353,7 +360,7 @@ def _finaliser_against_retry(line: Line) -> None:
             found = super().scalar(statement, *rest, **more)
             if statement is endings._HAS_OPEN_CHUNK:
                 looked.set()
-                assert go.wait(20)
+                assert go.wait(60)
             return found
 
     def slow() -> None:
@@ -362,7 +369,7 @@ def _finaliser_against_retry(line: Line) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         behind = pool.submit(slow)
-        assert looked.wait(20)
+        assert looked.wait(60)
 
         def others() -> None:
             with line.database.transaction() as session:
@@ -372,11 +379,10 @@ def _finaliser_against_retry(line: Line) -> None:
 
         ahead = pool.submit(others)
         # With the lock, the others wait for the slow one; without it, they are done before.
-        with suppress(TimeoutError):
-            ahead.result(1)
+        until(lambda: ahead.done() or line.waiting() > 0, 60, "the others to be done, or to wait")
         go.set()
-        behind.result(20)
-        ahead.result(20)
+        behind.result(60)
+        ahead.result(60)
     line.fetch()
     line.infer()
     line.finalise()

@@ -23,19 +23,14 @@ from db.session import WORKER_ROLE, Database
 from tests.conftest import Services, TestAccount
 from tests.db import test_races
 from tests.faults.front import Front
-from tests.faults.system import MODULES, System, until
+from tests.faults.system import MODULES, PATIENT, System, until
+from tests.faults.test_processes import working_child
 from worker.embedded import EmbeddedPostgres, postgres_binaries
 
 pytestmark = pytest.mark.faults
 MIB = 1 << 20
-# A slow machine must not cost a lease where a test says that none was lost.
-PATIENT = {"TAGMILL_LEASE_S": "20", "TAGMILL_STALE_S": "20"}
 FETCHED = "SELECT count(*) FROM ingests WHERE job_id = :job"
 TRIES = "SELECT max(attempts) FROM chunks WHERE job_id = :job"
-
-
-def pids(system: System) -> dict[str, int]:
-    return {role.name: role.pid for role in system.roles if role.process.poll() is None}
 
 
 @pytest.fixture
@@ -71,10 +66,14 @@ def test_the_disk_of_postgres_is_full(small_disk: Path, tmp_path: Path) -> None:
             assert {front.submit(10, "tiny") for _ in range(5)} <= {202, 503}
             assert front.status("/healthz") == 200
             ballast.unlink()
-            if not postgres.running:  # no space for its log: it ends, and recovers
-                postgres.kill()
-            postgres.start()
-            until(lambda: front.status("/readyz") == 200, 60, "the API to be ready again")
+
+            def ready() -> bool:
+                if not postgres.running:  # no space for its log: it ends, now or a little later, and recovers
+                    postgres.kill()
+                    postgres.start()
+                return front.status("/readyz") == 200
+
+            until(ready, 120, "the API to be ready again")
             assert front.submit(300_000, "large") == 202
             assert front.submit(300_000, "large") == 202
             assert front.submit(10, "tiny") == 202
@@ -104,7 +103,7 @@ class _Requests:
     def status(self, path: str, body: bytes | None = None, key: str = "") -> int:
         from http.client import HTTPConnection
 
-        connection = HTTPConnection(self._address, timeout=120)
+        connection = HTTPConnection(self._address, timeout=300)
         headers = {"Authorization": f"Bearer {self._secret}", "Content-Type": "application/x-ndjson"}
         if body is not None:
             headers["Idempotency-Key"] = key
@@ -130,13 +129,17 @@ def test_too_few_connections(system: System) -> None:
     as_api = as_worker.replace("tagmill_worker:worker", "tagmill_api:api")
     system.restart(*MODULES, TAGMILL_DATABASE_URL=as_worker)
     system.settle(system.submit(8))
-    before = pids(system)
+    before = system.pids()
     with psycopg.connect(url, autocommit=True) as owner:
         try:
             with Front(system, {"TAGMILL_DATABASE_URL": as_api, "TAGMILL_DATABASE_POOL": "4"}) as front:
                 owner.execute("ALTER ROLE tagmill_worker CONNECTION LIMIT 3")
                 owner.execute("ALTER ROLE tagmill_api CONNECTION LIMIT 1")
-                owner.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename LIKE 'tagmill_%'")
+                cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename LIKE 'tagmill_%'"
+                held = [row[0] for row in owner.execute(cut.replace("SELECT", "SELECT pid,")).fetchall()]
+                # Each counts until it has ended: the one that is allowed would be none.
+                there = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY(%s)"
+                until(lambda: owner.execute(there, [held]).fetchone() == (0,), 60, "the connections to end")
                 orders = [system.pictures.more(2) for _ in range(40)]
                 with ThreadPoolExecutor(20) as clients:
                     replies = list(clients.map(front.submit, orders))
@@ -148,25 +151,26 @@ def test_too_few_connections(system: System) -> None:
         finally:
             owner.execute("ALTER ROLE tagmill_worker CONNECTION LIMIT -1")
             owner.execute("ALTER ROLE tagmill_api CONNECTION LIMIT -1")
-    system.settle(*accepted, timeout=90)
-    assert pids(system) == before
+    system.settle(*accepted)
+    assert system.pids() == before
 
 
 def test_all_connections_of_the_api_are_taken(system: System) -> None:
     """By requests that wait for a lock: the others hear 503 and when to come back, and workers are not in their way."""
     with Front(system, {"TAGMILL_DATABASE_POOL": "2"}, threads=30) as front, ThreadPoolExecutor(30) as clients:
         with system.owner.transaction() as session:
+            session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             session.execute(text("LOCK TABLE idempotency IN ACCESS EXCLUSIVE MODE"))
             orders = [system.pictures.more(1) for _ in range(30)]
             waiting = [clients.submit(front.submit, order, f"k{n}") for n, order in enumerate(orders)]
             until(lambda: any(each.done() for each in waiting), 60, "an answer")
             system.settle(system.submit(16))
-        replies = [each.result(60) for each in waiting]
+        replies = [each.result(120) for each in waiting]
         assert {reply.status for reply in replies} <= {202, 503}
         refused = [reply for reply in replies if reply.status == 503]
         assert refused
         assert all(int(reply.headers["retry-after"]) > 0 for reply in refused)
-        system.settle(*(front.job(reply) for reply in replies if reply.status == 202), timeout=90)
+        system.settle(*(front.job(reply) for reply in replies if reply.status == 202))
         again = next(n for n, reply in enumerate(replies) if reply.status == 503)
         system.settle(front.job(front.submit(orders[again], f"k{again}")))
 
@@ -193,11 +197,11 @@ def test_the_clocks_of_all_roles_are_wrong(system: System, hours: int) -> None:
     system.restart("crawler", "worker", **shifted)
     system.restart("maintenance", **PATIENT)
     one = system.submit(24)
-    system.settle(one, timeout=90)
+    system.settle(one)
     system.restart("crawler", "worker", **PATIENT)
     system.restart("maintenance", **shifted)
     other = system.submit(24)
-    system.settle(other, timeout=90)
+    system.settle(other)
     assert [system.count(TRIES, job=job) for job in (one, other)] == [1, 1], "a lease was lost"
 
 
@@ -205,18 +209,20 @@ def test_the_schema_goes_back_and_forth_under_running_workers(system: System) ->
     """The newest migrations are taken back and made again, twice, with data, while everything runs: what was in hand
     is recorded when the schema is there again, and counts as tried once."""
     system.restart(*MODULES, **PATIENT)
-    before = pids(system)
-    submitted = []
-    for _ in range(2):
+    before = system.pids()
+    submitted: list[UUID] = []
+    met = 0  # under load: a migration may wait for roles for as long as a job takes
+    while met < 2:
+        assert len(submitted) < 6, "it was never under load"
         submitted.append(system.submit(400))
-        until(lambda: system.count(FETCHED, job=submitted[-1]) > 0, 60, "the first pictures")
+        until(lambda: system.count(FETCHED, job=submitted[-1]) > 0, 120, "the first pictures")
         migrate.downgrade(system.database_url, "0017")  # without `validators`, which crawlers write
         time.sleep(1)
-        assert system.outcomes(submitted[-1]) < 400, "it was not under load"
+        met += system.outcomes(submitted[-1]) < 400
         migrate.upgrade(system.database_url)
-    system.settle(*submitted, timeout=120)
-    assert pids(system) == before
-    assert [system.count(TRIES, job=job) for job in submitted] == [1, 1]
+    system.settle(*submitted)
+    assert system.pids() == before
+    assert {system.count(TRIES, job=job) for job in submitted} == {1}
 
 
 def test_a_backup_from_the_middle_of_a_job(system: System, services: Services, tmp_path: Path) -> None:
@@ -224,11 +230,14 @@ def test_a_backup_from_the_middle_of_a_job(system: System, services: Services, t
     binaries = postgres_binaries()
     if not (binaries / "pg_dump").exists():
         pytest.skip("no pg_dump beside this Postgres")
+    child = working_child(system, system.role("worker"))
     job = system.submit(300)
-    until(lambda: system.outcomes(job) > 0, 60, "the first outcomes")
+    until(lambda: system.outcomes(job) > 0, 120, "the first outcomes")
     dump = tmp_path / "dump"
-    subprocess.run([binaries / "pg_dump", "-Fc", "-f", dump, system.database_url], check=True, timeout=120)
-    until(lambda: system.outcomes(job) > 100, 60, "more outcomes")  # that the backup does not have
+    with system.caught([child], "infer"):
+        had = system.outcomes(job)
+        subprocess.run([binaries / "pg_dump", "-Fc", "-f", dump, system.database_url], check=True, timeout=240)
+    until(lambda: system.outcomes(job) > had, 120, "outcomes that the backup does not have")
     for role in list(system.roles):
         system.end(role)
     system.owner.dispose()
@@ -237,10 +246,10 @@ def test_a_backup_from_the_middle_of_a_job(system: System, services: Services, t
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
         connection.execute(f"CREATE DATABASE {name}")
     restore = [binaries / "pg_restore", "--exit-on-error", "-d", system.database_url, dump]
-    subprocess.run(restore, check=True, timeout=120)
-    assert system.outcomes(job) < 300, "the backup is of the middle of the job"
+    subprocess.run(restore, check=True, timeout=240)
+    assert system.outcomes(job) == had < 300, "the backup is of the middle of the job"
     system.mend()
-    system.settle(job, timeout=120)
+    system.settle(job)
 
 
 @pytest.mark.nemesis
@@ -269,12 +278,15 @@ def test_claims_stay_fast_beside_an_old_snapshot(database_url: str, owner_db: Da
             _job(owner_db, account.id, 2048)
             while (seconds := _claim_and_end(worker)) is not None:
                 took.append(seconds)
-        with worker.transaction() as session:
-            dead = [s.value for s in stats.samples(session) if s.name == "dead_rows"]
+
+        def dead() -> float:
+            with worker.transaction() as session:
+                return max(s.value for s in stats.samples(session) if s.name == "dead_rows")
+
+        until(lambda: dead() > len(took), 60, "the metrics to show the dead rows")
     worker.dispose()
-    assert len(took) > 1000
+    assert len(took) > 200
     assert statistics.quantiles(took, n=100)[98] < 0.2
-    assert dead[0] > len(took)
 
 
 def _job(database: Database, account_id: int, number: int) -> UUID:

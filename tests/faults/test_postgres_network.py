@@ -9,25 +9,25 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
+from uuid import UUID
 
 import psycopg
 import pytest
 from sqlalchemy import text
 
 import db.session
-from db import webhooks
 from db.errors import Unavailable
 from db.session import Database, long_statements
-from db.webhook_secrets import Keys
 from tests.api.conftest import gunicorn
 from tests.api.rows import count
 from tests.conftest import Services, TestAccount
 from tests.faults.front import Front
 from tests.faults.proxy import Proxy
+from tests.faults.servers import frozen
 from tests.faults.system import MODULES, System, until
+from tests.faults.test_processes import working_child
 
 pytestmark = pytest.mark.faults
-KEY = "k" * 40
 # What a transaction says when it ends a chunk, hands one out, closes a job, makes deliveries, leases and ends one.
 COMMITS = {
     "a chunk's end": "UPDATE chunks SET state = 'done'",
@@ -45,58 +45,34 @@ def wire(services: Services) -> Iterator[Proxy]:
         yield wire
 
 
-def pids(system: System) -> dict[str, int]:
-    return {role.name: role.pid for role in system.roles if role.process.poll() is None}
-
-
-def frozen(services: Services) -> list[int]:
-    """Every process of the server."""
-    pid = services.postgres.pid
-    assert pid is not None
-    return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
-
-
-@pytest.fixture
-def endpoint(system: System) -> Iterator[dict[str, str]]:
-    """An endpoint that hears of every job's end; settings under which it is sent to."""
-    system.server.files["hook"] = b"ok"  # type: ignore[index]
-    with system.owner.transaction() as session:
-        url = system.server.url("hook")
-        hook, _ = webhooks.create(session, system.account_id, url, None, None, keys=Keys([KEY]), actor="test")
-    yield {
-        "TAGMILL_WEBHOOK_KEYS": KEY,
-        "TAGMILL_WEBHOOK_HTTP": "1",
-        "TAGMILL_WEBHOOK_PORTS": str(system.server.port),
-        "TAGMILL_WEBHOOK_CIDRS": "127.0.0.0/8",
-        "TAGMILL_WEBHOOK_POLL_S": "0.1",
-    }
-    with system.owner.transaction() as session:
-        webhooks.delete(session, system.account_id, hook.id, actor="test")
-
-
 def test_the_connection_is_cut_after_commit(system: System, wire: Proxy, endpoint: dict[str, str]) -> None:
     """What was committed is not known to be: no outcome, no end and no event comes twice, and none is missing."""
     system.restart(*MODULES, TAGMILL_DATABASE_URL=wire.url(system.database_url), **endpoint)
-    before, ended = pids(system), []
+    before, ended = system.pids(), list[UUID]()
     for cuts, (what, words) in enumerate(COMMITS.items(), 1):
         wire.cut_after_commit(words)
         ended.append(system.submit(24))
-        until(lambda cuts=cuts: wire.cut == cuts, 60, f"a cut at {what}")  # type: ignore[misc]
-        system.settle(ended[-1], timeout=90)
-    assert pids(system) == before
+        until(lambda cuts=cuts: wire.cut == cuts, 120, f"a cut at {what}")  # type: ignore[misc]
+        system.settle(ended[-1])
+    assert system.pids() == before
     told = "SELECT count(*) FROM deliveries WHERE state <> 'delivered'"
-    hurry = text("UPDATE deliveries SET lease_until = now() WHERE owner IS NOT NULL AND state = 'pending'")
+    # The lease that nobody knows of would last for 45 s; one that is younger than ten is somebody's.
+    hurry = text(
+        "UPDATE deliveries SET lease_until = now() WHERE state = 'pending' AND lease_until < now() + interval '35 s'"
+    )
 
     def delivered() -> bool:
         with system.owner.transaction() as session:
-            session.execute(hurry)  # the lease that nobody knows of would last for 45 s
+            session.execute(hurry)
         return system.count(told) == 0
 
-    until(delivered, 60, "the deliveries")
-    heard = [json.loads(asked.body)["data"]["job"] for asked in system.server.log if asked.path == "/hook"]
-    ids = {asked.header("webhook-id") for asked in system.server.log if asked.path == "/hook"}
-    assert set(heard) == {str(job) for job in ended}
-    assert len(ids) == len(ended), "an event was sent under two ids"
+    until(delivered, 120, "the deliveries")
+    heard: dict[str, set[str | None]] = {}
+    for asked in system.server.log:
+        if asked.path == "/hook":
+            heard.setdefault(json.loads(asked.body)["data"]["job"], set()).add(asked.header("webhook-id"))
+    # And perhaps of a job of an earlier test, whose event had not been looked at when the endpoint was made.
+    assert [len(heard.get(str(job), ())) for job in ended] == [1] * len(ended), "untold, or sent under two ids"
 
 
 def test_the_connection_is_cut_after_a_submit(system: System, wire: Proxy) -> None:
@@ -120,36 +96,45 @@ def test_half_open_connections_to_postgres(system: System, wire: Proxy) -> None:
     """Neither side hears the other, and nobody tells: every process gives up in time and connects anew."""
     settings = {"TAGMILL_DATABASE_URL": wire.url(system.database_url), "TAGMILL_STATEMENT_TIMEOUT_MS": "2000"}
     system.restart(*MODULES, **settings)
+    child = working_child(system, system.role("worker"))
     job = system.submit(120)
-    until(lambda: system.outcomes(job) > 0, 60, "the first outcomes")
-    before = pids(system)
-    assert wire.half_open() >= 3
-    assert system.outcomes(job) < 120, "it was not under load"
-    system.settle(job, timeout=90)
-    assert pids(system) == before
+    before = system.pids()
+    with system.caught([child], "infer"):
+        assert wire.half_open() >= 3
+    system.settle(job)
+    assert system.pids() == before
+
+
+def test_a_connection_that_is_asked_whether_it_lives_answers_soon(database_url: str, wire: Proxy) -> None:
+    """Else it is given up, long before a statement of it would be."""
+    database = Database(wire.url(database_url))
+    try:
+        with database.transaction() as session:
+            session.execute(text("SELECT 1"))
+        wire.half_open()
+        began = time.monotonic()
+        with database.transaction() as session:
+            session.execute(text("SELECT 1"))
+        assert time.monotonic() - began < 20  # three seconds are meant; a statement has 35
+    finally:
+        database.dispose()
 
 
 def test_a_connection_gives_up_on_a_server_that_says_nothing(
     database_url: str, wire: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Soon where it is asked whether it lives; else when the time of a statement is over; later on if that is meant."""
-    monkeypatch.setattr(db.session, "SPARE_S", 0.5)
-    database = Database(wire.url(database_url), statement_timeout_ms=500)
+    """When the time of a statement is over; later on if that is meant."""
+    monkeypatch.setattr(db.session, "SPARE_S", 1)
+    database = Database(wire.url(database_url), statement_timeout_ms=2000)
     try:
         with database.transaction() as session:
             session.execute(text("SELECT 1"))
-            long_statements(session, 30)
-            session.execute(text("SELECT pg_sleep(1.5)"))  # more than a statement may take otherwise, and what is spare
-        wire.half_open()
-        began = time.monotonic()
-        with database.transaction() as session:
-            session.execute(text("SELECT 1"))
-        assert time.monotonic() - began < 5
+            long_statements(session, 60)
+            session.execute(text("SELECT pg_sleep(3.5)"))  # more than a statement may take otherwise, and what is spare
         with pytest.raises(Unavailable), database.transaction() as session:
             session.execute(text("SELECT 1"))
             wire.half_open()
             session.execute(text("SELECT 1"))
-        assert time.monotonic() - began < 15
     finally:
         database.dispose()
 
@@ -161,26 +146,20 @@ def test_postgres_stands_still(system: System, services: Services) -> None:
         assert front.ask("GET", "/readyz").status == 200
         job = system.submit(60)
         orders = [system.pictures.more(2) for _ in range(10)]
-        stopped = frozen(services)
-        before = pids(system)
-        for pid in stopped:
-            os.kill(pid, signal.SIGSTOP)
-        try:
+        before = system.pids()
+        with frozen(services.postgres):
             ready = front.ask("GET", "/readyz")
-            assert (ready.status, ready.seconds < 12) == (503, True), ready
+            # Three seconds for what it has, five to connect anew; without an end of its own it would wait for ever.
+            assert (ready.status, ready.seconds < 25) == (503, True), ready
             with ThreadPoolExecutor(10) as clients:
                 replies = list(clients.map(front.submit, orders))
             assert {(reply.status, reply.headers["retry-after"]) for reply in replies} == {(503, "5")}
-            assert max(reply.seconds for reply in replies) < 40
             alive = front.ask("GET", "/healthz")
-            assert (alive.status, alive.seconds < 5) == (200, True)
-        finally:
-            for pid in stopped:
-                os.kill(pid, signal.SIGCONT)
-        until(lambda: front.ask("GET", "/readyz").status == 200, 30, "the API to be ready again")
+            assert (alive.status, alive.seconds < 5) == (200, True), "it asks nobody"
+        until(lambda: front.ask("GET", "/readyz").status == 200, 60, "the API to be ready again")
         accepted = [front.job(front.submit(order)) for order in orders[:4]]
-        system.settle(job, *accepted, timeout=90)
-        assert pids(system) == before
+        system.settle(job, *accepted)
+        assert system.pids() == before
 
 
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGQUIT], ids=["killed", "immediate"])
@@ -188,14 +167,14 @@ def test_postgres_stops_in_the_middle_of_a_copy(
     services: Services, database_url: str, owner_db: Database, account: TestAccount, tmp_path: Path, stop: int
 ) -> None:
     """The job is absent, and the client's retry with the same key makes it, whole."""
-    number = 150_000
+    number = 300_000
     body = b"".join(b'{"url": "http://shop.example/%d.jpg"}\n' % n for n in range(number))
     headers = {"Authorization": f"Bearer {account.secret}", "Content-Type": "application/x-ndjson"}
     headers["Idempotency-Key"] = "once"
     with gunicorn(database_url, tmp_path, max_items_per_job=number) as server, ThreadPoolExecutor(1) as client:
 
         def submit() -> tuple[int, dict[str, object]]:
-            connection = HTTPConnection(server.address, timeout=120)
+            connection = HTTPConnection(server.address, timeout=300)
             connection.request("POST", "/v1/jobs", body, headers)
             answer = connection.getresponse()
             return answer.status, json.loads(answer.read())
@@ -203,11 +182,11 @@ def test_postgres_stops_in_the_middle_of_a_copy(
         first = client.submit(submit)
         with psycopg.connect(database_url, autocommit=True) as looking:
             copied = "SELECT coalesce(max(tuples_processed), 0) FROM pg_stat_progress_copy"
-            until(lambda: looking.execute(copied).fetchone()[0] > 1000, 60, "the COPY")  # type: ignore[index]
+            until(lambda: looking.execute(copied).fetchone()[0] > 1000, 120, "the COPY")  # type: ignore[index]
             assert services.postgres.pid is not None
             os.kill(services.postgres.pid, stop)
         services.postgres.kill()
-        assert first.result(60)[0] == 503
+        assert first.result(120)[0] == 503
         services.postgres.start()
         assert [count(owner_db, table) for table in ("jobs", "items", "chunks")] == [0, 0, 0]
         status, accepted = submit()

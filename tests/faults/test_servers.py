@@ -1,6 +1,5 @@
 """Valkey and Postgres that forget, stop and come back: hints may be lost, work never is."""
 
-import os
 import signal
 import time
 
@@ -9,7 +8,8 @@ import pytest
 import redis
 
 from tests.conftest import Services
-from tests.faults.system import System, until
+from tests.faults.system import System, signal_all, until
+from tests.faults.test_processes import working_child
 from worker.app import KEY_PREFIX, QUEUE
 
 pytestmark = pytest.mark.faults
@@ -20,7 +20,7 @@ def test_every_hint_is_flushed(system: System) -> None:
     system.end(system.role("worker"))
     job = system.submit(80)
     with redis.Redis.from_url(system.broker_url) as client:
-        until(lambda: client.llen(QUEUED) >= 5, 60, "hints to queue up")
+        until(lambda: client.llen(QUEUED) >= 5, 120, "hints to queue up")
         client.flushall()
         assert client.llen(QUEUED) == 0 or system.count(
             "SELECT count(*) FROM chunks WHERE stage = 'infer' AND state = 'ready'"
@@ -37,24 +37,25 @@ def test_valkey_stops_and_comes_back(system: System, services: Services) -> None
     started = time.monotonic()
     job = system.submit(40)
     ingested = "SELECT count(*) FROM ingests WHERE job_id = :job"
-    until(lambda: system.count(ingested, job=job) == 40, 60, "ingest to go on without the broker")
-    until(lambda: maintenance.log.read_text().count("broker away") > said, 15, "the dispatcher to notice")
+    until(lambda: system.count(ingested, job=job) == 40, 120, "ingest to go on without the broker")
+    until(lambda: maintenance.log.read_text().count("broker away") > said, 60, "the dispatcher to notice")
     time.sleep(2)
     lines = maintenance.log.read_text().count("broker away") - said
     assert lines <= 1 + (time.monotonic() - started) / 10
     services.valkey.start()
-    system.settle(job, timeout=90)
+    system.settle(job)
 
 
 def test_valkey_is_away_when_a_hint_is_accepted(system: System, services: Services) -> None:
     """A hint that cannot be acknowledged must not count as in hand for ever: the worker would take no other."""
+    # Hints are repeated late: until then the queue is shorter than what is ready by the one that the worker took.
+    system.restart("maintenance", TAGMILL_RESEND_S="10")
     worker = system.role("worker")
     worker.wait_for("ready")
-    until(lambda: len(worker.children()) >= 2, 60, "the worker's child to start")
-    until(lambda: "calling self.run()" in worker.log.read_text(), 60, "the child to listen")
+    until(lambda: len(worker.children()) >= 2, 120, "the worker's child to start")
+    until(lambda: "calling self.run()" in worker.log.read_text(), 120, "the child to listen")
     children = worker.children()
-    for pid in children:
-        os.kill(pid, signal.SIGSTOP)
+    signal_all(children, signal.SIGSTOP)
     try:
         job = system.submit(40)
         with redis.Redis.from_url(system.broker_url) as client:
@@ -62,24 +63,24 @@ def test_valkey_is_away_when_a_hint_is_accepted(system: System, services: Servic
             until(lambda: system.count(hinted, job=job) > client.llen(QUEUED) > 0, 60, "the worker to take a hint")
         services.valkey.kill()
     finally:
-        for pid in children:
-            os.kill(pid, signal.SIGCONT)
+        signal_all(children, signal.SIGCONT)
     time.sleep(1)
     services.valkey.start()
-    system.settle(job, timeout=90)
+    system.settle(job)
 
 
 def test_postgres_is_killed_under_load(system: System, services: Services) -> None:
-    """All processes live on and reconnect by themselves."""
-    pids = {role.name: role.pid for role in system.roles if role.process.poll() is None}
+    """All processes live on and reconnect by themselves, one of them with a chunk in hand."""
+    child = working_child(system, system.role("worker"))
+    before = system.pids()
     job = system.submit(300)
-    until(lambda: system.outcomes(job) > 0, 60, "the first outcomes")
-    services.postgres.kill()
+    until(lambda: system.outcomes(job) > 0, 120, "the first outcomes")
+    with system.caught([child], "infer"):
+        services.postgres.kill()
     time.sleep(1)
     services.postgres.start()
-    assert system.outcomes(job) < 300, "it was not killed under load"
-    system.settle(job, timeout=90)
-    assert {role.name: role.pid for role in system.roles if role.process.poll() is None} == pids
+    system.settle(job)
+    assert system.pids() == before
 
 
 def test_connections_are_cut_under_load(system: System, services: Services) -> None:
@@ -92,7 +93,7 @@ def test_connections_are_cut_under_load(system: System, services: Services) -> N
                 " WHERE application_name LIKE 'tagmill %' AND datname = 'faults'"
             )
             time.sleep(0.1)
-    system.settle(job, timeout=90)
+    system.settle(job)
 
 
 def test_bad_messages_do_no_harm(system: System) -> None:
@@ -109,7 +110,7 @@ def test_bad_messages_do_no_harm(system: System) -> None:
     assert not canary.exists()
     assert worker.process.poll() is None
     worker.signal(signal.SIGTERM)
-    assert worker.process.wait(30) == 0
+    assert worker.process.wait(60) == 0
 
 
 def bad_messages(canary: str) -> list[bytes]:
