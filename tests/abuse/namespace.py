@@ -27,7 +27,7 @@ def way_in() -> list[str] | None:
     if shutil.which("unshare") is None or shutil.which("ip") is None:
         return None
     for way in _WAYS:
-        tried = subprocess.run([*way, "ip", "link", "set", "lo", "up"], capture_output=True, timeout=20, check=False)
+        tried = subprocess.run([*way, "ip", "link", "set", "lo", "up"], capture_output=True, timeout=60, check=False)
         if tried.returncode == 0:
             return way
     return None
@@ -61,7 +61,7 @@ def give(*addresses: str) -> list[str]:
 def ask_here(folder: Path, server: str) -> None:
     """From here on, names are asked of this server alone, by the C library itself."""
     for name, text in (
-        ("resolv.conf", f"nameserver {server}\noptions timeout:1 attempts:1\n"),
+        ("resolv.conf", f"nameserver {server}\noptions timeout:10 attempts:1\n"),
         ("nsswitch.conf", "hosts: files dns\n"),
         ("hosts", "127.0.0.1 localhost\n::1 localhost\n"),
     ):

@@ -93,7 +93,7 @@ def house(services: Any, module_url: str, tmp_path_factory: pytest.TempPathFacto
         system.install_models()
         hooks = {"TAGMILL_WEBHOOK_KEYS": WEBHOOK_KEY + "x" * 10, "TAGMILL_WEBHOOK_HTTP": "1",
                  "TAGMILL_WEBHOOK_CIDRS": "127.0.0.0/8", "TAGMILL_WEBHOOK_PORTS": str(server.port),
-                 "TAGMILL_LOG_FORMAT": "json", "TAGMILL_FETCH_TIMEOUT_S": "3",
+                 "TAGMILL_LOG_FORMAT": "json", "TAGMILL_FETCH_TIMEOUT_S": "6",
                  "TAGMILL_MAX_DEFERRALS": "0", "TAGMILL_FETCH_ATTEMPTS": "1"}  # fmt: skip
         try:
             for name in ("crawler", "worker", "maintenance"):
@@ -101,8 +101,8 @@ def house(services: Any, module_url: str, tmp_path_factory: pytest.TempPathFacto
             api = system.start("api", roles.command("api", listen), **hooks, TAGMILL_DATABASE_ROLE="tagmill_api",
                                TAGMILL_BODY_IDLE_S="0.5", TAGMILL_METRICS_OPEN="1")  # fmt: skip
             url = f"http://127.0.0.1:{listen.port}"
-            client = httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {account.secret}"}, timeout=30)
-            until(lambda: _ready(client), 60, "the API")
+            client = httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {account.secret}"}, timeout=120)
+            until(lambda: _ready(client), 120, "the API")
             secrets = {
                 "key": account.secret.rpartition("_")[2],
                 "database password": str(urlsplit(module_url).password),
@@ -141,7 +141,7 @@ def live(house: House, account: TestAccount) -> None:
     urls += [server.url(f"redirect?to=http%3A//10.0.0.5/%3Ftoken%3D{LOCATION}&token={QUERY}")]
     urls += [f"https://127.0.0.1:{server.port}/?token={QUERY}", f"http://127.0.0.1:22/?token={QUERY}"]
     urls += [f"http://nowhere.invalid/?token={QUERY}", f"http://127.0.0.1:{server.port + 1}/?token={QUERY}"]
-    until(lambda: client.get(f"/v1/jobs/{first}").json()["state"] == "finished", 60, "the good job to end")
+    until(lambda: client.get(f"/v1/jobs/{first}").json()["state"] == "finished", 180, "the good job to end")
     job = client.post("/v1/jobs", json={"items": [{"url": url} for url in urls]}).json()["id"]
     uploaded = client.post(
         "/v1/moderations", content=camera_picture("JPEG"), headers={"Content-Type": "image/jpeg"}
@@ -155,11 +155,13 @@ def live(house: House, account: TestAccount) -> None:
     ):
         for name in ("crawler", "worker", "maintenance"):
             house.system.start(name, **wrong)
-    until(lambda: house.client.get(f"/v1/jobs/{job}").json()["state"] == "finished", 120, "the job to end")
-    until(lambda: client.get(f"/v1/moderations/{uploaded}").json()["state"] != "pending", 60, "the upload to be judged")
+    until(lambda: house.client.get(f"/v1/jobs/{job}").json()["state"] == "finished", 240, "the job to end")
+    until(
+        lambda: client.get(f"/v1/moderations/{uploaded}").json()["state"] != "pending", 120, "the upload to be judged"
+    )
     cut_connections(house)
     sql = "SELECT count(*) FROM delivery_attempts"
-    until(lambda: house.system.count(sql) >= 3, 60, "the webhooks to be tried")
+    until(lambda: house.system.count(sql) >= 3, 120, "the webhooks to be tried")
     refused = "password authentication failed"
     until(lambda: any(refused in told for told in house.logs().values()), 60, "Postgres to refuse the wrong password")
     time.sleep(1)  # what is still being written into logs
@@ -192,7 +194,7 @@ def abuse(house: House, account: TestAccount) -> None:
         f"G\x01T /{QUERY} HTTP/1.1\r\nBroken {HEADER}\r\n\r\n",
         f"GET /{QUERY} HTTP/1.1\r\nHost: x\r\nX: {HEADER * 500}\r\n\r\n",
     ):
-        with socket.create_connection((host, port), timeout=5) as connection, suppress(OSError):
+        with socket.create_connection((host, port), timeout=60) as connection, suppress(OSError):
             connection.sendall(raw.encode())
             connection.settimeout(2)
             connection.recv(4096)
@@ -201,7 +203,7 @@ def abuse(house: House, account: TestAccount) -> None:
 def sign_in(house: House, account: TestAccount) -> None:
     """A person signs in, well and badly, and somebody tries a link."""
     somebody(house.system.owner, account, "anna", "admin", password_hash=passwords.hashed(PASSWORD))
-    with httpx2.Client(base_url=house.url, headers={"Sec-Fetch-Site": "same-origin"}, timeout=30) as browser:
+    with httpx2.Client(base_url=house.url, headers={"Sec-Fetch-Site": "same-origin"}, timeout=120) as browser:
         page = browser.get("/console/sign-in").text
         found = re.search(r'name="csrf" value="([^"]+)"', page) or re.search(r'value="([^"]+)" name="csrf"', page)
         assert found is not None

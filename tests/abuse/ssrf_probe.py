@@ -170,7 +170,8 @@ def probe(internal: list[str], folder: Path) -> dict[str, Any]:
     """Everything, in all three modes."""
     made = WorkerSettings(
         database_url="postgresql://nobody@127.0.0.1/none", broker_url="redis://127.0.0.1/0", blob_root=folder,
-        model_root=folder, webhook_http=True, fetch_timeout_s=5, fetch_connect_s=2, fetch_dns_s=2, webhook_timeout_s=5,
+        model_root=folder, webhook_http=True, fetch_timeout_s=20, fetch_connect_s=10, fetch_dns_s=10,
+        webhook_timeout_s=20,
     )  # fmt: skip
     page = f'<html><meta http-equiv="refresh" content="0; url={INSIDE[0]}"><img src="{INSIDE[1]}"></html>'.encode()
     result: dict[str, Any] = {"internal": internal}

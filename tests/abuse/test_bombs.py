@@ -18,7 +18,8 @@ from PIL import Image
 from tests.ml.pictures import canonical, encoded, huge_pictures, png, png_chunk, refused_files
 from worker.sandbox import Normalised, NormaliseFailure, Normaliser, SandboxLimits
 
-LIMITS = SandboxLimits(memory_bytes=2**28, wall_s=8.0, cpu_s=4.0)
+# A bomb is ended by the time of CPU that it takes; on a busy machine, that may be long by the clock.
+LIMITS = SandboxLimits(memory_bytes=2**28, wall_s=30.0, cpu_s=4.0)
 GOOD = encoded(canonical(), "JPEG")
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -114,7 +115,7 @@ def test_every_bomb_is_known_within_its_limits() -> None:
 
     for name, (code, seconds) in asyncio.run(main()).items():
         assert code in BOMBS[name][1], (name, code)
-        assert seconds < LIMITS.wall_s + 5, name
+        assert seconds < LIMITS.wall_s + 15, name
 
 
 # What starts Ghostscript, ImageMagick and the like: nothing of ours does, whatever a file is or is called.
@@ -150,7 +151,7 @@ def test_no_program_is_ever_started_for_a_picture(tmp_path: Path, guarded: bool)
     (files / "picture.eps.jpg").write_bytes(encoded(canonical(), "EPS"))
     command = [sys.executable, "-c", PROGRAM, str(files), "guarded" if guarded else "free"]
     path = f"{bin_}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(command, cwd=ROOT, env=os.environ | {"PATH": path}, check=True, timeout=60)
+    subprocess.run(command, cwd=ROOT, env=os.environ | {"PATH": path}, check=True, timeout=180)
     assert canary.exists() is not guarded
 
 
@@ -169,6 +170,6 @@ def test_the_sandbox_starts_nothing_when_looked_at_from_outside(tmp_path: Path) 
     )
     log = tmp_path / "strace.log"
     command = ["strace", "-f", "-e", "trace=execve", "-o", str(log), sys.executable, str(program), str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, timeout=120)
+    subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, timeout=300)
     started = [line for line in log.read_text().splitlines() if "execve(" in line and "= 0" in line]
     assert len(started) == 2, started

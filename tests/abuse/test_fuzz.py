@@ -16,7 +16,7 @@ from tests.abuse.mutants import good, mutant
 from worker.sandbox import Normalised, NormaliseFailure, Normaliser, SandboxLimits
 
 SEED = int(os.environ.get("TAGMILL_FUZZ_SEED", "2026"))
-LIMITS = SandboxLimits(max_pixels=4_000_000, memory_bytes=2**29, wall_s=10.0, cpu_s=5.0)
+LIMITS = SandboxLimits(max_pixels=4_000_000, memory_bytes=2**29, wall_s=30.0, cpu_s=5.0)
 DIED = ("decoder_crashed", "decode_timeout", "decode_memory")
 
 
@@ -65,7 +65,7 @@ def check(count: int) -> None:
     print(f"seed {SEED}: {dict(outcomes.most_common())}, longest {longest:.2f} s, most memory {held >> 20} MiB")
     assert outcomes.total() == count
     assert {"decoded", "corrupt_image"} <= outcomes.keys()
-    assert longest < 2 * LIMITS.wall_s + 5, "a hang beyond the limit"
+    assert longest < 2 * LIMITS.wall_s, "a hang beyond the limit"
     assert held < LIMITS.memory_bytes
     assert peak(os.getpid()) - before < 2**28
     # A decoder that dies costs its own process only; but one that dies often is a bug to look at.
