@@ -25,9 +25,10 @@ BENCH ?= page
 # Tests wait for processes most of the time: three at a time keep two cores busy.
 JOBS ?= 3
 
-# For `make nemesis`: how long, and which faults (none: others each time).
+# For `make nemesis`: how long, which faults (none: others each time), and whether every test that takes minutes is run.
 SECONDS ?= 600
 SEED ?=
+ALL ?=
 
 .PHONY: help demo up test nemesis lint bench clean
 
@@ -46,8 +47,8 @@ test: $(DEV_STAMP) ## Run the tests (ARGS="tests/db -k claim", JOBS=how many at 
 	@# A test process that dies ends the run: xdist would wait for the files of the dead for ever.
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0 $(ARGS)
 
-nemesis: $(DEV_STAMP) ## Break a running system at random and judge it after each round (SECONDS=600, SEED= of an earlier run)
-	@NEMESIS_SECONDS=$(SECONDS) NEMESIS_SEED=$(SEED) $(BIN)/python -m pytest -m nemesis tests/faults/test_nemesis.py $(ARGS)
+nemesis: $(DEV_STAMP) ## Break a running system at random, judged after each round (SECONDS=600, SEED= of a run; ALL=1: every test of minutes)
+	@NEMESIS_SECONDS=$(SECONDS) NEMESIS_SEED=$(SEED) $(BIN)/python -m pytest -m nemesis $(if $(ALL),tests,tests/faults/test_nemesis.py) $(ARGS)
 
 lint: $(DEV_STAMP) ## Check style, types and the import rules
 	$(BIN)/ruff check .
