@@ -13,7 +13,7 @@ from api.label_schemas import ItemLabelsIn, ItemLabelsOut, LabelledOut, LabelsIn
 from api.routing import Answer, Call, Routes
 from api.small_body import checked, decoded, small_json
 from api.spool import spooled
-from db import labels
+from db import erasure_fence, labels
 from db.errors import Conflict, NotFound
 from db.ids import item_id as public_id
 from db.labels import BadLabels, Group, Subject
@@ -58,6 +58,7 @@ def write(call: Call, item_id: str) -> Response:
     body, _ = small_json(call, MAX_BODY)
     sent = checked(LabelsIn, body)
     with call.transaction() as session:
+        erasure_fence.share_lock(session, call.account_id)
         about = labels.subject(session, call.account_id, item_id)
         try:
             _say(call, session, about, sent, {})
@@ -111,6 +112,7 @@ def _take(call: Call, rows: Iterator[Row], tally: _Tally) -> None:
     while more:
         more = False
         with call.transaction() as session:
+            erasure_fence.share_lock(session, call.account_id)
             for at, (place, row) in enumerate(rows, start=1):
                 faults = [row] if isinstance(row, Fault) else _one(call, session, row, known)
                 if faults:

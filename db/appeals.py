@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db import audit, jobs, outbox, review_queue
+from db import audit, erasure_fence, jobs, outbox, review_queue
 from db.decisions import HUMAN
 from db.errors import AppealOpen, Conflict, NotAppealable, NotFound
 from db.evidence_tables import AppealRow
@@ -75,7 +75,10 @@ def start(
 ) -> AppealRow:
     """Open an appeal against the verdict that counts for an item, and put it to people who have not decided on the
     picture. NotAppealable; AppealOpen while there is one."""
+    erasure_fence.share_lock(session, account_id)
     about = standing(session, account_id, item)
+    if not session.scalar(_SHOWN, {"account_id": account_id, "job_id": item.job_id, "seq": item.seq}):
+        raise NotAppealable("There is no verdict on this picture.")  # erased since the item was read
     if about.refusal is not None or item.moderation is None or item.facts is None:
         raise NotAppealable(about.refusal or "There is no verdict on this picture.")
     decision = item.moderation["decision"]
@@ -132,6 +135,7 @@ def reopen(session: Session, account_id: int, actor: str, decision_id: UUID) -> 
 def withdraw(session: Session, account_id: int, appeal_id: UUID, *, actor: str) -> AppealRow:
     """open → withdrawn, and its task is closed, or what it was before; withdrawn twice changes nothing. Conflict when
     it was decided."""
+    erasure_fence.share_lock(session, account_id)
     row = get(session, account_id, appeal_id, lock=True)
     if row.state == "open":
         session.execute(_WITHDRAW, {"id": row.id})
@@ -233,6 +237,12 @@ _OPEN = text(
     f"""
     INSERT INTO appeals ({", ".join(_GIVEN)}) VALUES ({", ".join(f":{name}" for name in _GIVEN)})
     ON CONFLICT (account_id, sha256, context) WHERE state = 'open' DO NOTHING RETURNING id
+    """
+)
+_SHOWN = text(
+    """
+    SELECT r.outcome = 'done' FROM jobs j JOIN results r ON r.bucket = j.bucket AND r.job_id = j.id
+    WHERE j.account_id = :account_id AND j.id = :job_id AND r.seq = :seq
     """
 )
 _SETTLE = text(

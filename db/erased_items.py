@@ -61,6 +61,7 @@ def erase(session: Session, account_id: int, erasure_id: UUID, keys: Sequence[Ke
 
 
 def _of_job(session: Session, erasure_id: UUID, part: dict[str, Any]) -> Erased:
+    session.execute(_LOCK_RESULTS, part)
     rows = session.execute(_LOOK, part).all()
     session.execute(_TOMBSTONES, {**part, "erasure_id": erasure_id})
     rows = [row for row in rows if row.code != CODE or row.named]
@@ -153,6 +154,9 @@ _LOCK_JOBS = text(
     "SELECT id, bucket FROM jobs WHERE account_id = :account_id AND id = ANY(:ids) ORDER BY id FOR UPDATE"
 )
 _OF_PART = "bucket = :bucket AND job_id = :job_id AND seq = ANY(:seqs) AND account_id = :account_id"
+# Whoever changes a verdict (a policy, a bank, a published rerun) locks its row and says so in `decisions` and in the
+# audit log: what it says is there before it is looked for.
+_LOCK_RESULTS = text(f"SELECT FROM results WHERE {_OF_PART} ORDER BY bucket, job_id, seq FOR UPDATE")
 _LOOK = text(
     """
     SELECT i.seq, i.url, i.raw_key, r.outcome, r.code, r.sha256, g.outcome AS ingest, g.sha256 AS ingested,

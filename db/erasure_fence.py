@@ -1,6 +1,7 @@
 """Keeps what was erased from being written again by work that began before: the lock, and what a chunk may not write.
 
 who records a chunk     takes the account's lock shared, then asks what of it was erased meanwhile
+who says or decides     takes it shared before it reads what it is about: labels, decisions, appeals, known answers
 who erases              takes it alone, for one bounded step: it sees all that was recorded before, and what is
                         recorded after sees its tombstones
 """
@@ -41,7 +42,8 @@ class Refused:
 
 
 def share_lock(session: Session, account_id: int) -> None:
-    """For a transaction that records pictures of an account, before it reads anything."""
+    """For a transaction that writes something about pictures of an account, before it reads or locks anything: it waits
+    for a step of an erasure, and for nobody else."""
     session.execute(text("SELECT pg_advisory_xact_lock_shared(:key)"), {"key": _key(account_id)})
 
 

@@ -76,7 +76,7 @@ class BadLabels(DbError):
 
 def subject(session: Session, account_id: int, public_id: str) -> Subject:
     """The picture of an item; NotFound, and Conflict for an item without a picture. The model is the one whose tags
-    the item shows, else the active one."""
+    the item shows, else the active one. Who goes on to say something of it asks under `erasure_fence.share_lock`."""
     try:
         job_id, seq = parse_item_id(public_id)
     except ValueError:

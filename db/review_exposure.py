@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from db import erasure_fence
 from db.errors import DbError
 from db.items import ItemView
 from db.review_sources import main_class
@@ -49,7 +50,9 @@ def shown(items: Iterable[ItemView]) -> list[Shown]:
 
 def count(session: Session, account_id: int, actor: str, pictures: Iterable[Shown], *, limit: int = 0) -> int:
     """Count these pictures as seen clear now; how many distinct ones the reviewer has seen today. ExposureLimit when
-    that would be more than `limit` (0: no limit): roll back then, and show none of them."""
+    that would be more than `limit` (0: no limit): roll back then, and show none of them. One that was erased since is
+    not counted."""
+    erasure_fence.share_lock(session, account_id)
     # One after the other for one reviewer: two pages at once must not both pass below the limit.
     session.execute(_ONE_AT_A_TIME, {"key": f"exposure:{account_id}:{actor}"})
     by_sha = {picture.sha256: picture for picture in pictures}
@@ -86,7 +89,8 @@ _ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
 _COUNT = text(
     """
     INSERT INTO review_exposures AS e (account_id, actor, day, sha256, verdict, class)
-    VALUES (:account_id, :actor, (now() AT TIME ZONE 'UTC')::date, :sha256, :verdict, :class)
+    SELECT :account_id, :actor, (now() AT TIME ZONE 'UTC')::date, :sha256, :verdict, :class
+    WHERE EXISTS (SELECT FROM images i WHERE i.account_id = :account_id AND i.sha256 = :sha256)
     ON CONFLICT (account_id, actor, day, sha256) DO UPDATE SET shown = e.shown + 1
     """
 )

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db import audit
+from db import audit, erasure_fence
 from db.errors import Conflict, NotFound
 from db.ids import parse_item_id, uuid7
 from db.review_queue import DOUBLING_S, rank
@@ -23,6 +23,7 @@ def add(session: Session, account_id: int, actor: str, public_id: str, verdict: 
         job_id, seq = parse_item_id(public_id)
     except ValueError:
         raise NotFound("There is no such item.") from None
+    erasure_fence.share_lock(session, account_id)
     found = session.execute(_PICTURE, {"account_id": account_id, "job_id": job_id, "seq": seq}).first()
     if found is None:
         raise NotFound("There is no such item.")

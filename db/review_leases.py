@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db import audit, review_gold
+from db import audit, erasure_fence, review_gold
 from db.errors import Conflict, NotFound
 from db.ids import uuid7
 from db.review_tables import ReviewComment, ReviewTask
@@ -59,6 +59,8 @@ def claim(
     """Lease the next tasks to `actor`, in the order of the queue; no two reviewers get the same. A curator gets first
     what was escalated. With `gold_share`, pictures with a known answer take the place of so many, if there are any
     that the reviewer has not seen."""
+    if gold_share > 0:
+        erasure_fence.share_lock(session, account_id)
     held = session.execute(_HELD, {"account_id": account_id, "actor": actor}).scalar_one()
     wanted = min(count, IN_HAND - held)
     ids: list[UUID] = []

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db import appeals, audit, decisions
+from db import appeals, audit, decisions, erasure_fence
 from db.decisions import Decision
 from db.errors import Conflict, NotFound
 from db.ids import uuid7
@@ -29,6 +29,7 @@ def undo(
     NotFound for what this reviewer did not decide; Conflict when it is too long ago or somebody has looked at it since
     (a second opinion, an appeal, another decision).
     """
+    erasure_fence.share_lock(session, account_id)
     undone = []
     for task_id in sorted(set(task_ids)):
         query = select(ReviewTask).where(ReviewTask.account_id == account_id, ReviewTask.id == task_id)

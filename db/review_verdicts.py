@@ -17,7 +17,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db import appeals, audit, decisions, labels, outbox, review_queue, review_reasons
+from db import appeals, audit, decisions, erasure_fence, labels, outbox, review_queue, review_reasons
 from db.decisions import Decision
 from db.errors import DbError
 from db.ids import item_id, uuid7
@@ -63,6 +63,11 @@ class Answers:
 
 def decide(session: Session, account_id: int, actor: str, answer: Answer, *, second_share: float = 0.0) -> Decided:
     """Take one answer. `second_share` of first opinions is put to another reviewer as well. NotFound, StaleReview."""
+    erasure_fence.share_lock(session, account_id)
+    return _decide(session, account_id, actor, answer, second_share)
+
+
+def _decide(session: Session, account_id: int, actor: str, answer: Answer, second_share: float) -> Decided:
     task = hold(session, account_id, actor, answer.task_id, answer.version)
     near = _near(session, account_id, actor, task, answer.near)
     if answer.comment:
@@ -78,6 +83,7 @@ def decide_many(
 ) -> Answers:
     """Take every answer that can be taken, in the order of their ids, so that two reviewers never wait for each
     other."""
+    erasure_fence.share_lock(session, account_id)
     found = Answers()
     ended: set[UUID] = set()
     own = {answer.task_id for answer in answers}  # what is said of a task itself counts, not what is said of another
@@ -86,7 +92,7 @@ def decide_many(
             continue  # named twice
         near = tuple(each for each in answer.near if each not in own)
         try:
-            made = decide(session, account_id, actor, replace(answer, near=near), second_share=second_share)
+            made = _decide(session, account_id, actor, replace(answer, near=near), second_share)
             ended |= {task.id for task in made.tasks}
             found.decided.append(made)
         except DbError as error:

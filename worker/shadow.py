@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from db import images, registry, shadow, shadow_sample
+from db import erasure_fence, images, registry, shadow, shadow_sample
 from db.blobs import LocalBlobs
 from db.errors import LeaseLost, NotFound, Unavailable
 from db.ids import uuid7
@@ -101,6 +101,8 @@ class Shadow:
 
     def _record(self, run: ShadowRun, sample: Sample, outcome: Outcome) -> None:
         with self._database.transaction() as session:
+            for account_id in sorted({each.picture.account_id for each in outcome.compared} | set(outcome.analyses)):
+                erasure_fence.share_lock(session, account_id)
             shadow_sample.record(
                 session,
                 run,

@@ -13,7 +13,7 @@ from api.console.pages import Form, Nav, PageCall, Pages
 from api.console.rendering import redirect, render
 from api.errors import Fault, Problem
 from api.routing import Parameters
-from db import catalog, labels, products
+from db import catalog, erasure_fence, labels, products
 from db.labels import BadLabels, Group
 from db.products import ProductView
 from db.session import Session
@@ -84,6 +84,7 @@ def correct(call: PageCall) -> Response:
     """Say of a group what is in the picture, or in each picture of the product."""
     asked = call.checked(CorrectionForm)
     with call.transaction() as session:
+        erasure_fence.share_lock(session, call.account_id)
         view = products.view(session, call.account_id, asked.product)
         known = _known(session, call, view)
         chosen = [

@@ -1,6 +1,7 @@
 """What people say of pictures: taken, refused with its place, kept, seen in every form, and walled by account."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -8,11 +9,13 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import text
 
-from db import registry
+from db import erasures, registry
 from db.session import Database
 from tests.api.conftest import client_of
 from tests.api.rows import count, settle
 from tests.conftest import TestAccount
+from tests.db.erasing import traces
+from tests.db.test_erasure_words import held_up
 
 U = "http://shop.example/"
 CARD = {
@@ -234,3 +237,28 @@ def test_a_list_longer_than_a_transaction_is_counted_whole(client: FlaskClient, 
     assert (answer["labelled"], answer["failed"]) == (400, 1)
     assert answer["errors"][0]["line"] == 251
     assert said(client.get(f"/v1/items/{item(job)}/labels").json["labels"]) == {"features": []}
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_what_is_said_of_a_picture_while_it_is_erased_is_refused(
+    app: Flask, db: Database, owner_db: Database, account: TestAccount, job: str, many: bool
+) -> None:
+    def say() -> Any:
+        client, groups = client_of(app, account), {"category": "dress"}
+        if many:
+            return client.post("/v1/labels", json={"labels": [{"item_id": item(job), "groups": groups}]})
+        return client.put(f"/v1/items/{item(job)}/labels", json={"groups": groups})
+
+    with owner_db.transaction() as session:
+        sha = session.execute(text("SELECT encode(sha256, 'hex') FROM results WHERE seq = 0")).scalar_one()
+    with ThreadPoolExecutor(1) as pool:
+        with db.transaction() as session:
+            asked = erasures.ask(session, account.id, "picture", sha, actor="test")
+            assert erasures.step(session, asked.id)
+            said = pool.submit(say)
+            held_up(owner_db, said)
+        answer = said.result(30)
+    assert (answer.status_code, answer.json["labelled"] if many else answer.json["code"]) == (
+        (200, 0) if many else (409, "conflict")
+    )
+    assert traces(owner_db, sha) == []

@@ -163,8 +163,9 @@ def test_what_was_taken_back_does_not_count(api_db: Database, db: Database, acco
 
 
 def test_exposure_counts_pictures_and_stops_at_the_limit(
-    api_db: Database, owner_db: Database, account: TestAccount
+    api_db: Database, db: Database, owner_db: Database, account: TestAccount
 ) -> None:
+    work_off(db, account, {name: verdict("approve") for name in "abc"})
     one, two, three = (Shown(sha_of(name), verdict("review", score=0.8)) for name in ("a", "b", "c"))
     with api_db.transaction(account.id) as session:
         assert review_exposure.count(session, account.id, ANN, [one, one], limit=2) == 1
