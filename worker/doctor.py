@@ -12,7 +12,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker import doctor_banks, doctor_drift, doctor_models, doctor_policies, doctor_roles, doctor_webhooks
+from worker import (
+    doctor_banks,
+    doctor_drift,
+    doctor_erasures,
+    doctor_models,
+    doctor_policies,
+    doctor_roles,
+    doctor_webhooks,
+)
 from worker.findings import Finding, State, first_line
 from worker.home import Home
 from worker.local import Place
@@ -177,6 +185,7 @@ CHECKS = (
     Check("policies", doctor_policies.policies, "tagmill migrate", needs_database=True),
     Check("banks", doctor_banks.banks, "tagmill migrate", needs_database=True),
     Check("webhooks", doctor_webhooks.webhooks, "tagmill migrate", needs_database=True),
+    Check("erasures", doctor_erasures.erasures, "tagmill migrate", needs_database=True),
 )
 
 

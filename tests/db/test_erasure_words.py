@@ -1,5 +1,5 @@
-"""What people say and decide of a picture just when it is erased: it goes with it or is refused, and nothing of it comes
-back. Whoever is first, the audit log is whole."""
+"""What people say and decide of a picture just when it is erased: it goes with it or is refused, and nothing of it
+comes back. Whoever is first, the audit log is whole."""
 
 import time
 from collections.abc import Callable
