@@ -1,4 +1,5 @@
-"""Buckets: the partitions of items, ingests and results. New jobs go into the newest one."""
+"""Buckets: the partitions of items, ingests and results. New jobs go into the newest one; one whose jobs have all been
+dropped for their age (`db.retention`) goes with its files and indexes."""
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -17,3 +18,9 @@ def open_when_full(session: Session, max_items: int = MAX_ITEMS) -> int | None:
         {"max_items": max_items},
     )
     return session.scalar(text("SELECT tagmill_open_bucket()")) if full else None
+
+
+def drop_empty(session: Session) -> int | None:
+    """Drop the partitions of a bucket that was closed a day ago and has no job any more; its number. None where there
+    is none, or where a partition's parent is not free within a tenth of a second: nobody is to wait for this."""
+    return session.scalar(text("SELECT tagmill_drop_bucket()"))
