@@ -104,6 +104,7 @@ def test_every_answer_is_documented(app: Flask, account: TestAccount, known: Est
 
 
 @pytest.mark.nemesis
+@pytest.mark.timeout(1800)
 def test_every_answer_is_documented_at_length(app: Flask, account: TestAccount, known: Estate) -> None:
     check(app, account, known, 30)
 

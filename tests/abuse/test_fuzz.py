@@ -77,6 +77,7 @@ def test_some_mutants() -> None:
 
 
 @pytest.mark.nemesis
+@pytest.mark.timeout(1800)
 def test_twenty_thousand_mutants() -> None:
     check(20_000)
 
