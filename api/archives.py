@@ -162,7 +162,8 @@ def _entries(file: IO[bytes], start: int, size: int, most: int) -> Iterator[tupl
         try:
             name = raw_name.decode("utf-8" if flags & _UTF8 else "cp437")
         except UnicodeDecodeError:
-            raise _corrupt("A name is not UTF-8 although it says so.") from None
+            name = raw_name.decode("utf-8", "replace")
+            raise _refuse("zip_corrupt", "A name is not UTF-8 although it says so.", count - 1, name) from None
         mode = attributes >> 16 if made_by >> 8 == _UNIX else 0
         yield Member(count - 1, name, raw_name, method, crc, packed, unpacked, offset, start), flags, mode
         at += _ENTRY.size + name_size + extra_size + comment_size

@@ -150,8 +150,8 @@ class Fault:
         return replace(self, line=place) if unit == "line" else replace(self, item=place)
 
     def row(self) -> dict[str, Any]:
-        """The fault as it stands in a problem document, or is kept with an answer: absent members are left out, and what
-        a client named is a text that can be written and kept, of a bounded length."""
+        """The fault as it stands in a problem document, or is kept with an answer: absent members are left out, and
+        what a client named is a text that can be written and kept, of a bounded length."""
         given = {key: value for key, value in vars(self).items() if value is not None}
         names = {key: _text(given[key][:MAX_NAME]) for key in ("field", "file") if key in given}
         return given | names | {"detail": _text(self.detail)}
