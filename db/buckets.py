@@ -23,4 +23,5 @@ def open_when_full(session: Session, max_items: int = MAX_ITEMS) -> int | None:
 def drop_empty(session: Session) -> int | None:
     """Drop the partitions of a bucket that was closed a day ago and has no job any more; its number. None where there
     is none, or where a partition's parent is not free within a tenth of a second: nobody is to wait for this."""
-    return session.scalar(text("SELECT tagmill_drop_bucket()"))
+    dropped: int | None = session.scalar(text("SELECT tagmill_drop_bucket()"))
+    return dropped
