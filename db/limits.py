@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from db import audit
 from db.accounts import by_name
-from db.errors import DbError
+from db.errors import DbError, NotFound
 from db.tables import Account
 
 MINUTE_S: Final = 60.0
@@ -90,8 +90,11 @@ def take(session: Session, account_id: int, per_minute: int) -> Rate | None:
 
 
 def today(session: Session, account_id: int, per_day: int) -> Day:
-    """What the account has submitted today; `per_day` is the installation's limit, for an account without its own."""
-    row = session.execute(_TODAY, {"account_id": account_id, "per_day": per_day}).one()
+    """What the account has submitted today; `per_day` is the installation's limit, for an account without its own.
+    NotFound for one that is gone, or another's."""
+    row = session.execute(_TODAY, {"account_id": account_id, "per_day": per_day}).one_or_none()
+    if row is None:
+        raise NotFound("There is no such account.")
     return Day(row.most, row.items, float(row.ends_in_s))
 
 

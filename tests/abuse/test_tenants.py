@@ -193,7 +193,9 @@ def test_naming_a_strangers_object_does_not_reach_it(
         path, body = refers(victim)
         with careless(other, victim.account) if wall != "both" else nullcontext():
             answer = stranger.open(path, method=route.partition(" ")[0], json=body)
-        assert answer.status_code == SOFT.get(route, 404), (route, answer.text)
+        # Postgres alone does not even know the account that the application takes for the asker's.
+        known = {SOFT.get(route, 404)} if wall == "both" else {SOFT.get(route, 404), 404}
+        assert answer.status_code in known, (route, answer.text)
         if route == "POST /v1/labels":
             assert (answer.json["labelled"], answer.json["errors"][0]["code"]) == (0, "not_found")
         if route == "POST /v1/reviews/decide":
