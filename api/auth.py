@@ -36,8 +36,8 @@ def authenticate(database: Database, request: Request, per_minute: int) -> tuple
     try:
         with database.transaction() as session:
             principal = accounts.authenticate(session, key)
-            own = principal.requests_per_minute
-            return principal, limits.take(session, principal.account_id, per_minute if own is None else own)
+        own = principal.requests_per_minute
+        return principal, limits.take(database, principal.account_id, per_minute if own is None else own)
     except BadKey as refused:
         raise Problem("invalid_key", "The API key is not valid.", headers=CHALLENGE) from refused
     except RateLimited as refused:

@@ -22,7 +22,7 @@ from api.moderation_schemas import (
 from api.routing import Answer, Call, Parameters, Routes
 from api.schemas import MAX_ID, Verdict
 from api.small_body import IDEMPOTENCY_HEADER, idempotency_key, replayed
-from db import idempotency, limits, moderations
+from db import idempotency, limits, moderations, policy_assignments
 from db.idempotency import Stored
 from db.items import ItemView
 from db.moderation_tables import ModerationRow
@@ -102,7 +102,9 @@ def _accepted(call: Call, upload: Upload, key: str | None) -> tuple[UUID, bool]:
     with call.transaction() as session:
         stored = None if key is None else idempotency.begin(session, call.account_id, key)
         if stored is None:
-            limits.check(session, call.account_id, per_day)  # before its bytes are kept
+            # Before its bytes are kept.
+            limits.check(session, call.account_id, per_day)
+            policy_assignments.pinned(session, call.account_id, upload.asked.context, upload.asked.policy)
     if stored is not None:
         return _repeated(stored, fingerprint.digest()), True
     upload.deliver()

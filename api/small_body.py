@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from api.answers import json_answer
 from api.bodies import decode
-from api.errors import Problem, faults_of
+from api.errors import Fault, Problem, faults_of
 from api.routing import Call
 from api.spool import pieces
 from db.idempotency import Stored
@@ -51,6 +51,10 @@ def checked(model: type[Body], value: Any) -> Body:
         return model.model_validate(value)
     except ValidationError as error:
         raise Problem("invalid_body", "See `errors`.", faults_of(error)) from error
+    except UnicodeEncodeError:
+        # Half a surrogate where pydantic compares with its own texts: it says neither where nor what.
+        fault = Fault("bad_characters", "A text holds half a surrogate pair.")
+        raise Problem("invalid_body", "See `errors`.", [fault]) from None
 
 
 def idempotency_key(sent: Request) -> str | None:

@@ -20,7 +20,7 @@ from api.routing import Answer, Call, Parameters
 from api.schemas import JobAccepted, JobIn, JobOptions, Lane, Refetch, SkippedOut
 from api.small_body import IDEMPOTENCY_HEADER, idempotency_key, replayed
 from api.spool import spooled
-from db import idempotency, jobs, limits
+from db import idempotency, jobs, limits, policy_assignments
 from db.jobs import JobSpec, NewItem
 
 _TEXT: Final = {"type": "string"}
@@ -74,6 +74,7 @@ class Batch:
     fingerprint: bytes
     skipped: Callable[[], SkippedOut | None] = lambda: None
     deliver: Callable[[], None] | None = None
+    files: int = 0
 
     def request_hash(self) -> bytes:
         """What a repeated request with the same Idempotency-Key must have in common with the first."""
@@ -139,7 +140,7 @@ def _multipart(call: Call, sent: Request, query: SubmitQuery) -> Iterator[Batch]
         if form.options is not None:
             _no_options(query, "the part `options`")
             spec = _spec(form.options, "body")
-        yield Batch(spec, form.items, form.fingerprint, deliver=parcel.deliver)
+        yield Batch(spec, form.items, form.fingerprint, deliver=parcel.deliver, files=len(form.items))
 
 
 @contextmanager
@@ -147,7 +148,8 @@ def _zip(call: Call, sent: Request, query: SubmitQuery) -> Iterator[Batch]:
     spec = _spec(query.options(), "query")
     limit = call.settings.max_zip_bytes
     with spooled(call.house.blobs, sent, call.settings, limit) as body, uploads.Parcel(call) as parcel:
-        yield Batch(spec, uploads.from_zip(call, body.file, parcel), body.sha256, deliver=parcel.deliver)
+        items = uploads.from_zip(call, body.file, parcel)
+        yield Batch(spec, items, body.sha256, deliver=parcel.deliver, files=len(items))
 
 
 _READERS: Final = {
@@ -216,11 +218,13 @@ def create(call: Call, query: SubmitQuery) -> Response:
 
 
 def _answered(call: Call, batch: Batch, key: str | None) -> Response | None:
-    """The stored answer of an earlier request with this key; for a new one, QuotaExceeded."""
+    """The stored answer of an earlier request with this key. A new one that will be refused is so already now, before
+    its bytes are kept: QuotaExceeded, UnknownPolicy."""
     with call.transaction() as session:
         stored = None if key is None else idempotency.begin(session, call.account_id, key)
         if stored is None:
-            limits.check(session, call.account_id, call.settings.items_per_day)
+            limits.check(session, call.account_id, call.settings.items_per_day, batch.files)
+            policy_assignments.pinned(session, call.account_id, batch.spec.context, batch.spec.policy)
     return None if stored is None else replayed(stored, batch.request_hash())
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from db import audit
 from db.accounts import by_name
 from db.errors import DbError, NotFound
+from db.session import Database
 from db.tables import Account
 
 MINUTE_S: Final = 60.0
@@ -72,21 +73,21 @@ class QuotaExceeded(TryLater):
         self.day = day
 
 
-def take(session: Session, account_id: int, per_minute: int) -> Rate | None:
+def take(database: Database, account_id: int, per_minute: int) -> Rate | None:
     """Take a request out of the bucket; RateLimited when it is empty, None without a limit.
 
     The generic cell rate algorithm (ITU-T I.371): a bucket is the time at which it will be full again, a request puts
-    that off by 60 s ÷ `per_minute`, and it may not lie more than 60 s ahead. One statement, by the clock of Postgres.
+    that off by 60 s ÷ `per_minute`, and it may not lie more than 60 s ahead. One statement, by the clock of Postgres,
+    and a transaction of its own: between two round trips of a process that stands still nothing is locked.
     """
     if per_minute == 0:
         return None
     cost = MINUTE_S / per_minute
-    parameters = {"account_id": account_id, "cost": cost, "most": MINUTE_S}
-    spent = session.scalar(_TAKE, parameters)
-    if spent is not None:
-        return Rate(per_minute, int((MINUTE_S - spent) / cost), max(0.0, spent))
-    spent = session.scalar(_SPENT, parameters) or 0.0
-    raise RateLimited(Rate(per_minute, 0, spent), max(0.0, spent + cost - MINUTE_S))
+    with database.statement() as connection:
+        row = connection.execute(_TAKE, {"account_id": account_id, "cost": cost, "most": MINUTE_S}).one()
+    if row.taken:
+        return Rate(per_minute, int((MINUTE_S - row.spent) / cost), max(0.0, row.spent))
+    raise RateLimited(Rate(per_minute, 0, row.spent), max(0.0, row.spent + cost - MINUTE_S))
 
 
 def today(session: Session, account_id: int, per_day: int) -> Day:
@@ -98,10 +99,10 @@ def today(session: Session, account_id: int, per_day: int) -> Day:
     return Day(row.most, row.items, float(row.ends_in_s))
 
 
-def check(session: Session, account_id: int, per_day: int) -> None:
-    """QuotaExceeded where not one more item would be accepted today: before anything costly is done."""
+def check(session: Session, account_id: int, per_day: int, items: int = 1) -> None:
+    """QuotaExceeded where so many items more would not be accepted now: before anything costly is done."""
     day = today(session, account_id, per_day)
-    if day.per_day and not day.left:
+    if day.per_day and day.left < items:
         raise QuotaExceeded(day)
 
 
@@ -143,19 +144,7 @@ def change(session: Session, name: str, changes: Mapping[str, int | None], *, ac
     return account
 
 
-_SECONDS: Final = "extract(epoch FROM {} - clock_timestamp())::float8"
-_TAKE: Final = text(
-    f"""
-    INSERT INTO account_rates AS r (account_id, spent_until)
-    VALUES (:account_id, clock_timestamp() + make_interval(secs => :cost))
-    ON CONFLICT (account_id) DO UPDATE
-      SET spent_until = greatest(r.spent_until, clock_timestamp()) + make_interval(secs => :cost)
-      WHERE greatest(r.spent_until, clock_timestamp()) + make_interval(secs => :cost)
-        <= clock_timestamp() + make_interval(secs => :most)
-    RETURNING {_SECONDS.format("r.spent_until")}
-    """
-)
-_SPENT: Final = text(f"SELECT {_SECONDS.format('spent_until')} FROM account_rates WHERE account_id = :account_id")
+_TAKE: Final = text("SELECT taken, spent FROM tagmill_take_request(:account_id, :cost, :most)")
 _DAY: Final = "(now() AT TIME ZONE 'UTC')::date"
 _TODAY: Final = text(
     f"""

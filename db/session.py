@@ -8,7 +8,7 @@ import psycopg
 from psycopg import Connection as PsycopgConnection
 from psycopg.errors import UndefinedColumn, UndefinedFunction, UndefinedTable
 from sqlalchemy import CursorResult, Result, create_engine, event, text
-from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, ProgrammingError, TimeoutError
 from sqlalchemy.orm import Session as Session  # also for annotations of callers
 
@@ -89,22 +89,34 @@ class Database:
         Raises Unavailable for what may pass by itself: a lost connection, a full pool, a statement or lock timeout,
         a server that is read-only for now, a schema that is not (or no longer) the one of this code.
         """
-        try:
-            with Session(self.engine, expire_on_commit=False) as session, session.begin():
-                if account_id is not None:
-                    enter_account(session, account_id)
-                yield session
-        except PASSING as error:
-            raise Unavailable(str(error).split("\n", 1)[0]) from error
-        except (ProgrammingError, psycopg.ProgrammingError) as error:
-            if not isinstance(getattr(error, "orig", error), OTHER_SCHEMA):
-                raise
-            # The work in hand is not at fault: it must not count as tried.
-            raise Unavailable(f"the schema is another one: {str(error).split(chr(10), 1)[0]}") from error
+        with _outages(), Session(self.engine, expire_on_commit=False) as session, session.begin():
+            if account_id is not None:
+                enter_account(session, account_id)
+            yield session
+
+    @contextmanager
+    def statement(self) -> Iterator[Connection]:
+        """A connection on which each statement is a transaction of its own. Raises as `transaction`."""
+        with _outages(), self.engine.connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
     def dispose(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
+
+
+@contextmanager
+def _outages() -> Iterator[None]:
+    """What may pass by itself becomes Unavailable."""
+    try:
+        yield
+    except PASSING as error:
+        raise Unavailable(str(error).split("\n", 1)[0]) from error
+    except (ProgrammingError, psycopg.ProgrammingError) as error:
+        if not isinstance(getattr(error, "orig", error), OTHER_SCHEMA):
+            raise
+        # The work in hand is not at fault: it must not count as tried.
+        raise Unavailable(f"the schema is another one: {str(error).split(chr(10), 1)[0]}") from error
 
 
 def _give_up_after(engine: Engine, answer_s: float) -> None:

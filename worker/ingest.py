@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
-from db.blobs import LocalBlobs, work_key
+from db.blobs import LocalBlobs, raw_key, work_key
 from db.chunks import Chunk, ChunkItem
 from db.errors import BlobError
 from db.images import ImageRecord
@@ -214,7 +214,10 @@ class Ingest:
             return IngestOutcome(item.seq, code="blob_missing", detail=str(getattr(error, "code", "unreadable")))
         if not data:
             return IngestOutcome(item.seq, code="empty_body")
-        return await self._keep(harvest, item.seq, data, hashlib.sha256(data).digest(), None)
+        sha256 = hashlib.sha256(data).digest()
+        if raw_key(harvest.chunk.account_id, sha256) != item.raw_key:
+            return IngestOutcome(item.seq, code="blob_altered")
+        return await self._keep(harvest, item.seq, data, sha256, None)
 
     async def _keep(
         self, harvest: Harvest, seq: int, data: bytes | bytearray, sha256: bytes, status: int | None

@@ -37,7 +37,7 @@ def configure(form: str = "console", *, level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for chatty in ("celery.worker.strategy", "celery.app.trace", "kombu", "aiohttp.access"):
+    for chatty in ("celery.worker.strategy", "celery.app.trace", "kombu", "aiohttp.access", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

@@ -115,7 +115,8 @@ def from_files(call: PageCall, query: FilesQuery) -> Response:
             form.read()
             asked = form.asked()
             with call.transaction() as session:
-                limits.check(session, call.account_id, call.settings.items_per_day)  # before their bytes are kept
+                # Before their bytes are kept.
+                limits.check(session, call.account_id, call.settings.items_per_day, len(form.items))
             parcel.deliver()
             with call.transaction() as session:
                 job = jobs.submit(

@@ -23,6 +23,31 @@ CREATE UNLOGGED TABLE account_rates (
 ) WITH (fillfactor = 50);
 """
 
+# One call is one transaction of the server's: no client that stands still holds an account's bucket. A bucket is the
+# time at which it is full again; one that is further ahead than it can be was made by a clock that has stepped back.
+TAKE = """
+CREATE FUNCTION tagmill_take_request(account bigint, cost double precision, most double precision)
+  RETURNS TABLE (taken boolean, spent double precision)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+  INSERT INTO account_rates AS r (account_id, spent_until)
+  VALUES (account, clock_timestamp() + make_interval(secs => cost))
+  ON CONFLICT (account_id) DO UPDATE SET spent_until = make_interval(secs => cost) + CASE
+      WHEN r.spent_until < clock_timestamp() OR r.spent_until > clock_timestamp() + make_interval(secs => most + 1)
+      THEN clock_timestamp() ELSE r.spent_until END
+    WHERE r.spent_until + make_interval(secs => cost) <= clock_timestamp() + make_interval(secs => most)
+      OR r.spent_until > clock_timestamp() + make_interval(secs => most + 1)
+  RETURNING true, extract(epoch FROM r.spent_until - clock_timestamp()) INTO taken, spent;
+  IF NOT FOUND THEN
+    SELECT false, extract(epoch FROM r.spent_until - clock_timestamp()) INTO taken, spent
+    FROM account_rates r WHERE r.account_id = account;
+  END IF;
+  RETURN NEXT;
+END $$;
+REVOKE ALL ON FUNCTION tagmill_take_request(bigint, double precision, double precision) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tagmill_take_request(bigint, double precision, double precision) TO tagmill_api;
+"""
+
 DAYS = """
 CREATE TABLE account_days (
   account_id bigint NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
@@ -33,7 +58,8 @@ CREATE TABLE account_days (
 """
 
 GRANTS = """
-GRANT SELECT, INSERT, UPDATE ON account_rates, account_days TO tagmill_api, tagmill_worker;
+GRANT SELECT, INSERT, UPDATE ON account_days TO tagmill_api, tagmill_worker;
+GRANT SELECT ON account_rates TO tagmill_api, tagmill_worker;
 """
 
 POLICY = """
@@ -46,6 +72,7 @@ CREATE POLICY {table}_worker ON {table} TO tagmill_worker USING (true) WITH CHEC
 WALLED = ("account_rates", "account_days")
 
 BACK = """
+DROP FUNCTION tagmill_take_request(bigint, double precision, double precision);
 DROP TABLE account_days, account_rates;
 ALTER TABLE accounts DROP COLUMN items_per_day;
 ALTER TABLE accounts DROP COLUMN requests_per_minute;
@@ -53,7 +80,7 @@ ALTER TABLE accounts DROP COLUMN requests_per_minute;
 
 
 def upgrade() -> None:
-    for sql in (OWN, RATES, DAYS, GRANTS, *(POLICY.format(table=table) for table in WALLED)):
+    for sql in (OWN, RATES, TAKE, DAYS, GRANTS, *(POLICY.format(table=table) for table in WALLED)):
         op.get_bind().exec_driver_sql(sql)
 
 

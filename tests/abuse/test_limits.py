@@ -3,6 +3,7 @@
 import io
 import threading
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -148,6 +149,35 @@ def test_an_exhausted_quota_takes_no_bytes_in(
     assert client.post("/v1/moderations", json={"url": "http://shop.example/"}).status_code == 429
     assert [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()] == []
     assert count(owner_db, "jobs") == 1
+
+
+def test_what_is_refused_leaves_no_bytes(make_app: Make, account: TestAccount, tmp_path: Path) -> None:
+    """Also where a little is left of the quota, but not enough; and where the policy is none."""
+    client = client_of(make_app(items_per_day=2), account)
+
+    def files(number: int) -> dict[str, object]:
+        parts = [(io.BytesIO(b"bytes of picture %d" % n), f"{n}.jpg") for n in range(number)]
+        return {"data": {"files": parts}, "content_type": "multipart/form-data"}
+
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as made:
+        for n in range(3):
+            made.writestr(f"{n}.jpg", b"bytes of picture %d" % n)
+    packed = {"data": archive.getvalue(), "content_type": "application/zip"}
+    assert [client.post("/v1/jobs", **given).status_code for given in (files(3), packed)] == [429, 429]
+    assert client.post("/v1/jobs?policy=nope", **files(1)).json["code"] == "unknown_policy"
+    upload = {"file": (io.BytesIO(b"bytes of a picture"), "a.jpg"), "policy": "nope"}
+    assert client.post("/v1/moderations", data=upload).json["code"] == "unknown_policy"
+    assert [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()] == []
+    assert client.post("/v1/jobs", **files(2)).status_code == 202
+
+
+def test_a_clock_that_steps_back_locks_nobody_out(make_app: Make, account: TestAccount, owner_db: Database) -> None:
+    app = make_app(requests_per_minute=3)
+    client = client_of(app, account)
+    assert client.get("/v1/jobs").status_code == 200
+    wait_for_it(owner_db, account, -3600)
+    assert [client.get("/v1/jobs").status_code for _ in range(4)] == [200, 200, 200, 429]
 
 
 def test_the_next_day_begins_anew(make_app: Make, account: TestAccount, owner_db: Database) -> None:

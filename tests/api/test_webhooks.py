@@ -158,6 +158,14 @@ def test_broken_bodies_name_the_field(client: FlaskClient, body: Any, field: str
     assert {fault["field"].split(".")[0] for fault in refused.json["errors"]} == {field}
 
 
+def test_half_a_surrogate_is_refused(client: FlaskClient) -> None:
+    """Where pydantic compares it with names of its own, it falls over it."""
+    made = client.post("/v1/webhooks", json={"url": URL}).json["id"]
+    for ask, path in ((client.post, "/v1/webhooks"), (client.patch, f"/v1/webhooks/{made}")):
+        refused = ask(path, data='{"url": "%s", "types": ["\\ud800"]}' % URL, content_type="application/json")
+        assert (refused.status_code, refused.json["code"]) == (422, "invalid_body")
+
+
 def test_without_a_key_there_are_no_webhooks(make_app: Make, account: TestAccount) -> None:
     client = client_of(make_app(), account)
     refused = client.post("/v1/webhooks", json={"url": URL})

@@ -1,5 +1,7 @@
 """Limits of accounts while servers are away: they are kept where the items are, over all processes of the API."""
 
+import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ from sqlalchemy import text
 
 from tests.conftest import Services
 from tests.faults.front import Front
-from tests.faults.system import System
+from tests.faults.system import System, signal_all
 from tests.faults.test_broker_network import gone
 
 pytestmark = pytest.mark.faults
@@ -55,6 +57,34 @@ def test_rate_limits_hold_without_valkey(system: System, services: Services, lim
         answered = found[200] + asked((one, other), 20)[200]
         assert answered <= PER_MINUTE + 1 + (time.monotonic() - began) * PER_MINUTE / 60
         assert one.ask("GET", "/readyz").status == 200
+
+
+def test_a_process_that_stands_still_holds_up_nobody(system: System, limits: dict[str, str]) -> None:
+    """Stopped in the middle of requests of the account: what it counts is locked for no longer than a statement of the
+    server's. Sixty times, because it must be met there."""
+    limits = {**limits, "TAGMILL_REQUESTS_PER_MINUTE": "6000000"}
+    with Front(system, limits) as stopped, Front(system, limits) as other, ThreadPoolExecutor(8) as clients:
+        pids = [stopped.role.pid, *stopped.role.children()]
+        ended = threading.Event()
+
+        def ask() -> None:
+            while not ended.is_set():
+                stopped.ask("GET", "/v1/jobs")
+
+        asking = [clients.submit(ask) for _ in range(8)]
+        try:
+            for _ in range(60):
+                time.sleep(0.01)
+                signal_all(pids, signal.SIGSTOP)
+                try:
+                    # Behind a lock it would hear 503 after ten seconds.
+                    assert other.ask("GET", "/v1/account").status == 200
+                finally:
+                    signal_all(pids, signal.SIGCONT)
+        finally:
+            ended.set()
+        for each in asking:
+            each.result(60)
 
 
 def test_quotas_hold_without_valkey_and_over_a_crash_of_postgres(

@@ -121,6 +121,8 @@ def test_one_limit_of_bytes_for_uploads_and_urls(line: Line, less: int, code: st
 def test_every_kind_of_item(line: Line) -> None:
     key, _, _ = line.blobs.put_raw(line.account_id, [png(30, 30)], 10_000)
     missing = raw_key(line.account_id, b"\1" * 32)
+    altered, _, _ = line.blobs.put_raw(line.account_id, [png(30, 31)], 10_000)
+    line.blobs.put(altered, png(31, 30))
     job = line.submit(
         [
             "1.png",
@@ -132,13 +134,15 @@ def test_every_kind_of_item(line: Line) -> None:
             NewItem(filename="a.png", raw_key=key),
             NewItem(filename="b.png", raw_key=missing),
             NewItem(url="http://10.0.0.1/x.png"),
+            NewItem(filename="c.png", raw_key=altered),
         ]
     )
     line.crawl()
     assert line.outcomes(job) == [
         None, "http_404", "not_an_image", "corrupt_image", None, "opted_out", None, "blob_missing", "blocked_address",
+        "blob_altered",
     ]  # fmt: skip
-    assert rows(line.database, "SELECT count(*) AS n FROM results WHERE job_id = :job", job=job)[0].n == 6
+    assert rows(line.database, "SELECT count(*) AS n FROM results WHERE job_id = :job", job=job)[0].n == 7
     assert rows(line.database, "SELECT seqs FROM chunks WHERE stage = 'infer'")[0].seqs == [0, 4, 6]
 
 
