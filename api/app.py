@@ -43,7 +43,7 @@ from api.console import parts
 from api.routing import House, Routes, attach
 from api.seats import Seats
 from api.settings import ApiSettings
-from db.blobs import LocalBlobs
+from db.blob_store import open_blobs
 from db.ids import uuid7
 from db.session import API_ROLE, Database
 
@@ -82,7 +82,7 @@ def create_app(settings: ApiSettings | None = None) -> Flask:
             statement_timeout_ms=settings.statement_timeout_ms,
             application_name="tagmill-api",
         ),
-        blobs=LocalBlobs(settings.blob_root),
+        blobs=open_blobs(settings),
         seats=Seats(settings.max_streams, settings.max_streams_per_account),
         waits=Seats(settings.max_waits, settings.max_waits_per_account),
         registry=registry,

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
 from api.answers import json_bytes
-from db.errors import DbError, Unavailable
+from db.errors import BlobsAway, DbError, Unavailable
 from db.limits import TryLater
 
 log = logging.getLogger("tagmill.api")
@@ -269,10 +269,11 @@ def of_werkzeug(error: HTTPException) -> Response:
 
 
 def of_outage(error: Unavailable) -> Response:
-    """The database is away."""
+    """The database is away, or the blob store."""
+    what = "blob store" if isinstance(error, BlobsAway) else "database"
     # The detail stays here: it names our hosts.
-    log.error("database unavailable: %s", error.detail)
-    return Problem("unavailable", "The database cannot be reached.", headers={"Retry-After": "5"}).response()
+    log.error("%s unavailable: %s", what, error.detail)
+    return Problem("unavailable", f"The {what} cannot be reached.", headers={"Retry-After": "5"}).response()
 
 
 def of_disk(error: OSError) -> Response:

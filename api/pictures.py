@@ -6,7 +6,7 @@ from typing import Final
 from flask import Response
 from PIL import Image, ImageFilter
 
-from db.blobs import LocalBlobs
+from db.blob_store import Blobs
 from db.errors import BlobMissing, NotFound
 from db.items import ItemView
 
@@ -18,7 +18,7 @@ _VEIL_PIXELS: Final = 28
 _HEADERS: Final = {"Content-Security-Policy": "default-src 'none'; sandbox", "X-Content-Type-Options": "nosniff"}
 
 
-def working_copy(blobs: LocalBlobs, item: ItemView) -> bytes:
+def working_copy(blobs: Blobs, item: ItemView) -> bytes:
     """The picture of an item as it is; NotFound."""
     if item.work_key is None:
         raise NotFound("The item has no picture.")

@@ -16,7 +16,7 @@ from api.seats import Seats
 from api.settings import ApiSettings
 from api.storable import Storable
 from db.accounts import SCOPES, Principal
-from db.blobs import LocalBlobs
+from db.blob_store import Blobs
 from db.session import Database, Session
 
 View = Callable[..., Response]
@@ -35,7 +35,7 @@ class House:
 
     settings: ApiSettings
     database: Database
-    blobs: LocalBlobs
+    blobs: Blobs
     seats: Seats
     waits: Seats
     registry: CollectorRegistry

@@ -17,7 +17,7 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from api.errors import Problem
 from api.settings import ApiSettings
-from db.blobs import LocalBlobs
+from db.blob_store import Blobs
 
 READ_SIZE: Final = 256 * 1024
 
@@ -32,7 +32,7 @@ class Spooled:
 
 
 @contextmanager
-def spooled(blobs: LocalBlobs, request: Request, settings: ApiSettings, max_bytes: int) -> Iterator[Spooled]:
+def spooled(blobs: Blobs, request: Request, settings: ApiSettings, max_bytes: int) -> Iterator[Spooled]:
     """The body in a temporary file on the blob store's disk (sized for uploads), gone at the end of the block."""
     digest = hashlib.sha256()
     size = 0

@@ -6,24 +6,19 @@ A blob appears whole or not at all: temporary file, flush, rename, flush (db/flu
 
 import hashlib
 import os
-import re
 import secrets
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 from uuid import UUID
 
-from db.errors import BadBlobKey, BlobMissing, BlobTooLarge
+from db.blob_keys import checked, is_key, place_of
+from db.errors import BlobMissing, BlobTooLarge
 from db.flushing import Flushing
-
-_KEY: Final = re.compile(
-    r"(raw|work)/[0-9]{1,19}/[0-9a-f]{2}/[0-9a-f]{64}(\.jpg)?|manifests/[0-9a-f]{2}/[0-9a-f]{64}\.json"
-    r"|erasures/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.json"
-)
 
 
 def raw_key(account_id: int, sha256: bytes) -> str:
@@ -48,7 +43,7 @@ def journal_key(erasure_id: UUID) -> str:
 
 @dataclass(frozen=True)
 class Staged:
-    """Bytes on the store's disk that have no key yet; nobody else knows them."""
+    """Bytes on a local disk that have no key yet; nobody else knows them."""
 
     path: Path
     key: str
@@ -61,6 +56,7 @@ class LocalBlobs:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.name = str(root)
         self._temporary = root / "tmp"
         self._temporary.mkdir(parents=True, exist_ok=True)
         self._flushing = Flushing(self._temporary)
@@ -142,12 +138,21 @@ class LocalBlobs:
         except FileNotFoundError:
             raise BlobMissing(key) from None
 
-    def open(self, key: str) -> BinaryIO:
-        """The bytes as a file; BlobMissing."""
+    def size(self, key: str) -> int:
+        """How many bytes they are; BlobMissing."""
         try:
-            return self._path(key).open("rb")
+            return self._path(key).stat().st_size
         except FileNotFoundError:
             raise BlobMissing(key) from None
+
+    def present(self, keys: Collection[str]) -> set[str]:
+        """Those of the keys that have a blob."""
+        return {key for key in keys if self._path(key).is_file()}
+
+    @contextmanager
+    def folder_of(self, keys: Collection[str]) -> Iterator[Path]:
+        """A folder to read from, in which the blobs with these keys lie under their keys."""
+        yield self.root
 
     def exists(self, key: str) -> bool:
         """Whether the blob is there."""
@@ -174,12 +179,12 @@ class LocalBlobs:
 
     def folders(self, after: str = "") -> Iterator[str]:
         """The folders of uploads and working copies behind `after`, always in the same order."""
-        begin = _place(after)
+        begin = place_of(after)
         for kind in ("raw", "work"):
             for account in sorted(filter(str.isdecimal, _names(self.root / kind)), key=int):
                 if (kind, int(account)) >= begin[:2]:
                     named = (f"{kind}/{account}/{shard}" for shard in sorted(_names(self.root / kind / account)))
-                    yield from (folder for folder in named if _place(folder) > begin)
+                    yield from (folder for folder in named if place_of(folder) > begin)
 
     def older(self, folder: str, than: float) -> Iterator[str]:
         """The keys of the blobs in a folder that were stored before this time (Unix seconds)."""
@@ -187,14 +192,18 @@ class LocalBlobs:
             for entry in entries:
                 key = f"{folder}/{entry.name}"
                 with suppress(FileNotFoundError):
-                    if _KEY.fullmatch(key) and entry.stat(follow_symlinks=False).st_mtime < than:
+                    if is_key(key) and entry.stat(follow_symlinks=False).st_mtime < than:
                         yield key
+
+    def delete_each_older(self, old: Sequence[tuple[str, float]]) -> list[bool]:
+        """`delete_older` for each of them."""
+        return [self.delete_older(key, than) for key, than in old]
 
     def journals(self) -> list[UUID]:
         """The erasures whose journals are here, oldest first."""
         with suppress(FileNotFoundError):
             keys = sorted(f"erasures/{name}" for name in os.listdir(self.root / "erasures"))
-            return [UUID(Path(key).stem) for key in keys if _KEY.fullmatch(key)]
+            return [UUID(Path(key).stem) for key in keys if is_key(key)]
         return []
 
     def temporary_file(self) -> BinaryIO:
@@ -230,9 +239,7 @@ class LocalBlobs:
         return swept
 
     def _path(self, key: str) -> Path:
-        if _KEY.fullmatch(key) is None:
-            raise BadBlobKey("not a blob key")
-        return self.root / key
+        return self.root / checked(key)
 
     def _scratch(self) -> str:
         """A name unlike any of another process, of another machine, or of one that this was forked from."""
@@ -272,9 +279,3 @@ def _names(folder: Path) -> list[str]:
     with suppress(FileNotFoundError, NotADirectoryError):
         return os.listdir(folder)
     return []
-
-
-def _place(folder: str) -> tuple[str, int, str]:
-    kind, _, rest = folder.partition("/")
-    account, _, shard = rest.partition("/")
-    return kind, int(account or -1), shard

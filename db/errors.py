@@ -63,6 +63,19 @@ class Unavailable(DbError):
     code = "database_unavailable"
 
 
+class BlobsAway(Unavailable):
+    """The blob store cannot be asked: it is away, too slow, failing, throttling, or refuses the credentials. No blob is
+    at fault; try again."""
+
+    code = "blob_store_unavailable"
+
+
+class ExtraMissing(DbError):
+    """What is configured needs a library that is not installed."""
+
+    code = "extra_missing"
+
+
 class EmptyJob(DbError):
     code = "empty_job"
 

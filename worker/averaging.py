@@ -6,14 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from db import datasets, registry, training
-from db.blobs import LocalBlobs
+from db.blob_store import Blobs
 from db.session import Database
 from worker import manifests, model_bundle
 from worker.model_store import Pulled
 
 
 def average(
-    database: Database, blobs: LocalBlobs, model_root: Path, refs: Sequence[str], dataset_ref: str, version: str
+    database: Database, blobs: Blobs, model_root: Path, refs: Sequence[str], dataset_ref: str, version: str
 ) -> Pulled:
     """Install and register `version` of the first model's name; its card is the first's, and says what it is a mean of.
 
@@ -28,7 +28,7 @@ def average(
         run = training.by_name(session, models[0].name, models[0].version)
         dataset = datasets.by_ref(session, dataset_ref)
     config = from_dict({**run.config, "name": run.name, "version": run.version})
-    manifest, root = manifests.load(blobs, dataset), manifests.root_of(blobs, dataset)
+    manifest = manifests.load(blobs, dataset)
     loaded = [artifact.load(model_root / model.name / model.version, model.sha256) for model in models]
     card = replace(
         loaded[0].card,
@@ -36,7 +36,10 @@ def average(
         parent=models[0].ref,
         metrics={"average_of": [{"model": model.ref, "sha256": model.sha256} for model in models]},
     )
-    with tempfile.TemporaryDirectory(prefix="tagmill-averaged-") as folder:
+    with (
+        manifests.pictures(blobs, dataset, manifest) as root,
+        tempfile.TemporaryDirectory(prefix="tagmill-averaged-") as folder,
+    ):
         artifact.save(Path(folder), card, soup.mean(loaded, manifest, root, config))
         made = model_bundle.bring(model_root, Path(folder))
     with database.transaction() as session:

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from db.blobs import LocalBlobs
+from db.blob_store import Blobs
 from worker.log import get
 from worker.steady import Steady
 
@@ -12,7 +12,7 @@ EVERY_S = 600.0
 OLD_S = 3600.0  # no upload may take so long to arrive
 
 
-async def keep(blobs: LocalBlobs, in_thread: Callable[[Callable[[], int]], Awaitable[int]]) -> None:
+async def keep(blobs: Blobs, in_thread: Callable[[Callable[[], int]], Awaitable[int]]) -> None:
     """Sweep now and again and again, until cancelled. `in_thread` runs a call where it may wait for the disk."""
     log = get("crawler")
     steady = Steady(log, "blob sweep")

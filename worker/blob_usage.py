@@ -8,7 +8,7 @@ import asyncio
 import threading
 import time
 
-from db.blobs import LocalBlobs
+from db.blob_store import Blobs
 from worker.heartbeat import Counters
 from worker.log import get
 from worker.steady import Steady
@@ -19,7 +19,7 @@ PAUSES = 100
 """How many times as long as the count took nothing is counted."""
 
 
-async def keep(blobs: LocalBlobs, counters: Counters) -> None:
+async def keep(blobs: Blobs, counters: Counters) -> None:
     """Count now and again and again, until cancelled; a count under way ends then too, or the process could not.
 
     In a thread of its own: the crawler's few are for its chunks. Nothing is told before the first count is through.

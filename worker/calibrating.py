@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from db import datasets, registry
-from db.blobs import LocalBlobs
+from db.blob_store import Blobs
 from db.errors import Conflict, NotFound
 from db.session import Database, Session
 from worker import manifests, model_bundle
@@ -15,7 +15,7 @@ from worker.model_store import Pulled
 
 def calibrate(
     database: Database,
-    blobs: LocalBlobs,
+    blobs: Blobs,
     model_root: Path,
     model_ref: str,
     dataset_ref: str,
@@ -51,9 +51,9 @@ def calibrate(
         loaded = replace(loaded, state=artifact.halved(loaded.state))
     groups = scoring.model_groups(loaded.card, manifest)
     predictor = Predictor([loaded], threads=threads)
-    root = manifests.root_of(blobs, dataset)
-    found = scoring.predictions(predictor, loaded.card, manifest.split(split), root, decode_threads=threads)
-    gathered = scoring.gather(found, groups)
+    with manifests.pictures(blobs, dataset, manifest) as root:
+        found = scoring.predictions(predictor, loaded.card, manifest.split(split), root, decode_threads=threads)
+        gathered = scoring.gather(found, groups)
     card = fitted(loaded.card, gathered.groups, wanted_precision=wanted_precision, thresholds_for=thresholds_for)
     card = replace(card, version=version, parent=model.ref)
     about = About(

@@ -14,7 +14,7 @@ from worker.dataset_register import opened as opened  # also for the other comma
 from worker.dataset_register import register, register_stored
 
 if TYPE_CHECKING:
-    from db.blobs import LocalBlobs
+    from db.blob_store import Blobs
     from db.session import Database
     from ml.importers import Imported
     from worker.stored_pictures import Gathered
@@ -127,7 +127,7 @@ def show(ref: Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="With
 
 def _own(
     database: "Database",
-    blobs: "LocalBlobs",
+    blobs: "Blobs",
     account: str,
     from_job: UUID | None,
     min_score: float,

@@ -31,14 +31,13 @@ Json = Annotated[bool, typer.Option("--json", help="The same for programs.")]
 def _house() -> "Iterator[tuple[Database, Eraser]]":
     import threading
 
-    from db.blobs import LocalBlobs
     from worker import log
     from worker.cli_keys import owners_place
     from worker.erasing import Eraser
 
     log.configure()  # what it says besides its answer belongs on stderr
     with owners_place() as where, where.database(pool_size=2) as database:
-        yield database, Eraser(database, lambda: LocalBlobs(where.blob_root), threading.Event())
+        yield database, Eraser(database, where.blobs, threading.Event())
 
 
 def _command(kind: str) -> Callable[..., None]:

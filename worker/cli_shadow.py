@@ -108,4 +108,5 @@ def work(
         os.environ["TAGMILL_DATABASE_URL"] = where.database_url
         os.environ["TAGMILL_BLOB_ROOT"] = str(where.blob_root)
         os.environ["TAGMILL_MODEL_ROOT"] = str(where.model_root)
+        os.environ.update(where.store)
         shadow.main(linger_s=None, device=device)

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from db import dataset_pictures, images, urls
-from db.blobs import LocalBlobs
+from db.blob_store import Blobs
 from db.images import ImageRecord
 from db.session import Database
 from ml.errors import DatasetError
@@ -68,7 +68,7 @@ def pool(source: Path, columns: Mapping[str, Column], *, url: str, split: str | 
 
 def gather(
     database: Database,
-    blobs: LocalBlobs,
+    blobs: Blobs,
     client: Client,
     pool: Pool,
     job_id: str,

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from db import banks, chunks, hosts, recording
 from db.chunks import Chunk
-from db.errors import LeaseLost, Unavailable
+from db.errors import BlobsAway, LeaseLost, Unavailable
 from db.session import Database
 from db.states import MAX_ATTEMPTS
 from worker import blob_sweep, blob_usage, failpoints, log, wiring
@@ -58,6 +58,8 @@ class Crawler:
         self._counters = counters
         # Every step of an item ends by a limit of its own: its turn at the host, the fetch, a new sandbox, the decode.
         step_s = settings.host_wait_s + settings.fetch_timeout_s + settings.sandbox_wall_s + SANDBOX_START_S
+        if settings.blob_store:
+            step_s += 2 * settings.s3_timeout_s
         self._leases = Leases(database, settings.lease_s, step_s=step_s)
         self._threads = ThreadPoolExecutor(DB_THREADS, "db")
         self._urgent_threads = ThreadPoolExecutor(URGENT_DB_THREADS, "db-urgent")
@@ -181,8 +183,9 @@ class Crawler:
         try:
             await self._ingest.work(harvest, partial(self._leases.moved, chunk))
             await self._record(harvest, harvest.deferred())
-        except* (SandboxError, OSError) as group:
-            # A full disk or a sandbox that does not start: the pictures are not at fault, so no attempt is lost.
+        except* (SandboxError, OSError, BlobsAway) as group:
+            # A full disk, a store that is away or a sandbox that does not start: the pictures are not at fault, so no
+            # attempt is lost.
             self._log.error("chunk put back", chunk=chunk.id, error=str(group.exceptions[0]))
             await self._in_thread(partial(self._release, chunk, UNWELL_S))
         except* Exception:  # noqa: BLE001 — top of the stage

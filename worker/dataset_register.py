@@ -10,25 +10,24 @@ import typer
 from worker.dataset_options import parsed
 
 if TYPE_CHECKING:
-    from db.blobs import LocalBlobs
+    from db.blob_store import Blobs
     from db.session import Database
     from ml.importers import Imported
     from worker.stored_pictures import Gathered
 
 
 @contextmanager
-def opened() -> "Iterator[tuple[Database, LocalBlobs, Path]]":
+def opened() -> "Iterator[tuple[Database, Blobs, Path]]":
     """The system's database, its blob store and its folder of models."""
-    from db.blobs import LocalBlobs
     from worker.cli_keys import owners_place
 
     with owners_place() as where, where.database(pool_size=3) as database:
-        yield database, LocalBlobs(where.blob_root), where.model_root
+        yield database, where.blobs(), where.model_root
 
 
 def register(
     database: "Database",
-    blobs: "LocalBlobs",
+    blobs: "Blobs",
     imported: "Imported",
     root: str,
     found: Mapping[str, Any],
@@ -53,7 +52,7 @@ def register(
 
 def register_stored(
     database: "Database",
-    blobs: "LocalBlobs",
+    blobs: "Blobs",
     gathered: "Gathered",
     origin: Mapping[str, Any],
     by: str | None,

@@ -32,6 +32,7 @@ _FOREIGN = (
     "DATABASE_ROLE",
     "BROKER_URL",
     "BLOB_ROOT",
+    "BLOB_STORE",
     "MODEL_ROOT",
     "URL",
     "API_KEY",

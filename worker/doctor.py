@@ -27,6 +27,10 @@ from worker.local import Place
 
 _GIB = 1024**3
 _PAIR = "the two do not fit: pip install -c constraints.txt --force-reinstall torch torchvision"
+_OBJECTS = (
+    "start the store, or correct TAGMILL_BLOB_STORE, TAGMILL_S3_ENDPOINT and the AWS_ variables; the key pair must be"
+    " let read, write, list and delete below the prefix"
+)
 _SANDBOX = "the crawler cannot decode pictures: mend what is said here; its log says more"
 _TORCH = """
 import torch, torchvision
@@ -108,25 +112,31 @@ def broker(where: Place) -> Iterator[Finding]:
 
 
 def blob_store(where: Place) -> Iterator[Finding]:
-    from db.blobs import LocalBlobs
-    from db.errors import DbError
+    from db.errors import BlobMissing, BlobsAway, DbError, ExtraMissing
 
     name, key = "blob store", f"raw/0/00/{'0' * 64}"
+    at = where.store.get("TAGMILL_BLOB_STORE") or str(where.blob_root)
     try:
-        blobs = LocalBlobs(where.blob_root)
+        blobs = where.blobs()
         blobs.put(key, b"doctor")
         same = blobs.get(key) == b"doctor"
         blobs.delete(key)
+        blobs.present([key])
+    except ExtraMissing as error:
+        yield Finding(name, "broken", f"{at}: {first_line(error)}", "pip install 'tagmill[s3]'")
+        return
+    except (BlobsAway, BlobMissing) as error:
+        yield Finding(name, "broken", f"{at}: {first_line(error)}", _OBJECTS)
+        return
     except (OSError, DbError) as error:
-        yield Finding(
-            name, "broken", f"{where.blob_root}: {first_line(error)}", f"make it writable for uid {os.geteuid()}"
-        )
+        remedy = f"make it writable for uid {os.geteuid()}"
+        yield Finding(name, "broken", f"{where.blob_root}: {first_line(error)}", remedy)
         return
     if same:
-        yield Finding(name, "good", f"{where.blob_root}, written and read")
+        yield Finding(name, "good", f"{at}, written and read")
     else:
         remedy = "look at the disk, or set TAGMILL_BLOB_ROOT to another one"
-        yield Finding(name, "broken", f"{where.blob_root} does not give back what was written", remedy)
+        yield Finding(name, "broken", f"{at} does not give back what was written", remedy)
 
 
 def disk(where: Place) -> Iterator[Finding]:

@@ -9,7 +9,8 @@ from dataclasses import replace
 from uuid import UUID
 
 from db import blob_removals, datasets, erasures
-from db.blobs import LocalBlobs, manifest_key
+from db.blob_store import Blobs
+from db.blobs import manifest_key
 from db.errors import BlobError
 from db.session import Database
 from db.tables import Dataset
@@ -19,7 +20,7 @@ from worker import manifests
 from worker.log import get
 
 
-def forget(database: Database, blobs: LocalBlobs, erasure_id: UUID) -> Counter[str]:
+def forget(database: Database, blobs: Blobs, erasure_id: UUID) -> Counter[str]:
     """Remove the pictures of an erasure from every dataset that has them; how many entries."""
     counts: Counter[str] = Counter()
     with database.transaction() as session:
@@ -47,7 +48,7 @@ def forget(database: Database, blobs: LocalBlobs, erasure_id: UUID) -> Counter[s
     return +counts
 
 
-def _without(database: Database, blobs: LocalBlobs, dataset: Dataset, manifest: Manifest, gone: set[str]) -> None:
+def _without(database: Database, blobs: Blobs, dataset: Dataset, manifest: Manifest, gone: set[str]) -> None:
     kept = replace(manifest, entries=tuple(entry for entry in manifest.entries if entry.image not in gone))
     manifests.put(blobs, kept)
     with database.transaction() as session:

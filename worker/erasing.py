@@ -18,7 +18,8 @@ from typing import Final
 from uuid import UUID
 
 from db import blob_removals, erasure_journal, erasures
-from db.blobs import LocalBlobs, journal_key
+from db.blob_store import Blobs
+from db.blobs import journal_key
 from db.errors import BadJournal, BlobMissing
 from db.session import Database
 from worker import erased_datasets, failpoints
@@ -32,14 +33,14 @@ BLOBS: Final = 500
 class Eraser:
     """The duty. `open_blobs`: called at first use, for without the store nothing but this is missing."""
 
-    def __init__(self, database: Database, open_blobs: Callable[[], LocalBlobs], stop: threading.Event) -> None:
+    def __init__(self, database: Database, open_blobs: Callable[[], Blobs], stop: threading.Event) -> None:
         self._database = database
         self._open_blobs = open_blobs
         self._stop = stop
         self._log = get("erasing")
 
     @cached_property
-    def blobs(self) -> LocalBlobs:
+    def blobs(self) -> Blobs:
         """The blob store."""
         return self._open_blobs()
 
@@ -73,11 +74,10 @@ class Eraser:
         while not self._stop.is_set():
             with self._database.transaction() as session:
                 due = blob_removals.due(session, BLOBS)
-                gone: list[str] = []
-                kept: list[str] = []
-                for each in due:
-                    stays = each.wanted or not self.blobs.delete_older(each.key, each.asked_s + MARGIN_S)
-                    (kept if stays else gone).append(each.key)
+                may_go = [each for each in due if not each.wanted]
+                went_now = self.blobs.delete_each_older([(each.key, each.asked_s + MARGIN_S) for each in may_go])
+                gone = [each.key for each, went in zip(may_go, went_now, strict=True) if went]
+                kept = [each.key for each in due if each.key not in set(gone)]
                 blob_removals.end(session, gone, kept)
             removed += len(gone)
             if len(due) < BLOBS:

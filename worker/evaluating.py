@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from db import datasets, evaluations, registry
-from db.blobs import LocalBlobs
+from db.blob_store import Blobs
 from db.session import Database
 from ml.evaluation import Evaluation
 from worker import manifests
@@ -12,7 +12,7 @@ from worker import manifests
 
 def evaluate(
     database: Database,
-    blobs: LocalBlobs,
+    blobs: Blobs,
     model_root: Path,
     model_ref: str,
     dataset_ref: str,
@@ -33,11 +33,11 @@ def evaluate(
         dataset = datasets.by_ref(session, dataset_ref)
     manifest = manifests.load(blobs, dataset)
     manifests.entries_of(manifest, split)
-    root = manifests.root_of(blobs, dataset)
     loaded = artifact.load(model_root / model.name / model.version, model.sha256)
-    found = evaluate_model(loaded, manifest, root, split, **how)
-    if report_to is not None:
-        report.write(found, report_to, root)
+    with manifests.pictures(blobs, dataset, manifest) as root:
+        found = evaluate_model(loaded, manifest, root, split, **how)
+        if report_to is not None:
+            report.write(found, report_to, root)
     with database.transaction() as session:
         stored = evaluations.record(
             session,

@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -25,6 +25,8 @@ class Running:
     broker_url: str
     blob_root: str
     model_root: str
+    store: dict[str, str] = field(default_factory=dict)
+    """The variables that choose an object store for the blobs; its credentials are not among them."""
 
 
 class Home:

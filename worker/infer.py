@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from db import chunks
-from db.blobs import LocalBlobs
+from db.blob_store import Blobs
 from db.chunks import ChunkImage
 from db.errors import BlobError, LeaseLost, Unavailable
 from db.recording import InferOutcome
@@ -54,7 +54,7 @@ class Inference:
         self,
         settings: WorkerSettings,
         database: Database,
-        blobs: LocalBlobs,
+        blobs: Blobs,
         predictors: Predictors,
         owner: UUID,
         counters: Counters | None = None,

@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from db.chunks import ChunkImage
-from db.errors import BlobError
+from db.errors import BlobError, BlobsAway
 from ml import batcher
 from ml.scores import Scores
 from worker import verdicts
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 Key = tuple[int, bytes]  # account, SHA-256 of the original: nothing is shared between accounts
 REMEMBERED = 4096
+AWAY_S = 10.0  # how long a chunk waits whose pictures could not be read because the blob store is away
 RECORDS_AHEAD = 3
 
 # What inference says of one picture, in the words of db/codes.py.
@@ -86,12 +87,18 @@ class Stream:
         except ModelUnavailable as error:
             self._stage.give_back(first, delay_s=error.retry_s)
             return None
+        delay_s = 0.0
         with ThreadPoolExecutor(1, "record") as self._recorder:
-            self._score(first, predictor)
+            try:
+                self._score(first, predictor)
+            except BlobsAway as error:
+                # The pictures are not at fault: what has its scores keeps them, the rest is tried again, by anybody.
+                get("infer").warning("the blob store is away", code=error.code, error=str(error))
+                delay_s = AWAY_S
         for record in self._records:
             record.result()  # a bug in recording must not pass in silence
         for work in self._open.values():
-            self._stage.give_back(work)  # stopped in the middle
+            self._stage.give_back(work, delay_s=delay_s)  # stopped in the middle
         return self._held
 
     def _score(self, first: Work, predictor: batcher.Predicts) -> None:

@@ -8,7 +8,6 @@ end of the chunk:        images, outcomes, follow-up chunks, `done`, in one tran
 
 import asyncio
 import hashlib
-import os
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -17,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
-from db.blobs import LocalBlobs, raw_key, work_key
+from db.blob_store import Blobs
+from db.blobs import raw_key, work_key
 from db.chunks import Chunk, ChunkItem
 from db.errors import BlobError
 from db.images import ImageRecord
@@ -82,7 +82,7 @@ class Ingest:
         fetcher: Fetcher,
         gate: HostGate,
         normaliser: Normaliser,
-        blobs: LocalBlobs,
+        blobs: Blobs,
         counters: Counters,
         reuse: Reuse | None = None,
     ) -> None:
@@ -206,10 +206,8 @@ class Ingest:
     async def _upload(self, harvest: Harvest, item: ChunkItem, share: Share) -> IngestOutcome:
         assert item.raw_key is not None
         try:
-            file = await self._in_thread(partial(self._blobs.open, item.raw_key))
-            with file:
-                await share.take(os.fstat(file.fileno()).st_size)
-                data = await self._in_thread(file.read)
+            await share.take(await self._in_thread(partial(self._blobs.size, item.raw_key)))
+            data = await self._in_thread(partial(self._blobs.get, item.raw_key))
         except (BlobError, OSError) as error:
             return IngestOutcome(item.seq, code="blob_missing", detail=str(getattr(error, "code", "unreadable")))
         if not data:

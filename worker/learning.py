@@ -14,7 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from db import registry, training
-from db.blobs import LocalBlobs
+from db.blob_store import Blobs
 from db.errors import Conflict, NotFound
 from db.promotion import Margins
 from db.session import Database
@@ -75,7 +75,7 @@ class Learning:
     def __init__(
         self,
         database: Database,
-        blobs: LocalBlobs,
+        blobs: Blobs,
         model_root: Path,
         *,
         say: Callable[[str], None] = lambda text: None,

@@ -4,9 +4,9 @@ It decides by TAGMILL_* variables and the home folder; it migrates nothing.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,11 @@ from worker.embedded import EmbeddedPostgres, EmbeddedValkey
 from worker.home import Home
 
 if TYPE_CHECKING:
+    from db.blob_store import Blobs
     from db.session import Database
+
+STORE = ("TAGMILL_BLOB_STORE", "TAGMILL_S3_ENDPOINT", "TAGMILL_S3_REGION", "TAGMILL_S3_HTTP", "TAGMILL_S3_TIMEOUT_S")
+"""The variables that choose an object store for the blobs."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,15 @@ class Place:
     model_root: Path
     origin: str
     runs: bool | None = None
+    store: Mapping[str, str] = field(default_factory=dict)
+
+    def blobs(self) -> "Blobs":
+        """Its blob store."""
+        from db.blob_store import open_blobs
+        from db.settings import BlobSettings
+
+        chosen = {name.removeprefix("TAGMILL_").lower(): value for name, value in self.store.items()}
+        return open_blobs(BlobSettings(blob_root=self.blob_root, **chosen))  # type: ignore[arg-type]
 
     @contextmanager
     def database(self, *, pool_size: int = 1) -> "Iterator[Database]":
@@ -52,6 +65,8 @@ def place(home: Home, *, broker: bool = False) -> Iterator[Place]:
     """
     running = home.running()
     blobs = Path(os.environ.get("TAGMILL_BLOB_ROOT") or (running.blob_root if running else home.blobs))
+    # A shell that names another folder means that one, and no object store.
+    chosen = store() or (running.store if running and not os.environ.get("TAGMILL_BLOB_ROOT") else {})
     models = Path(os.environ.get("TAGMILL_MODEL_ROOT") or (running.model_root if running else home.models))
     database_url = os.environ.get("TAGMILL_DATABASE_URL") or (running.database_url if running else "")
     broker_url = os.environ.get("TAGMILL_BROKER_URL") or (running.broker_url if running else "")
@@ -67,7 +82,12 @@ def place(home: Home, *, broker: bool = False) -> Iterator[Place]:
             origin, runs = f"embedded, in {home.root}", False
         if broker and not broker_url:
             broker_url = stack.enter_context(EmbeddedValkey(home.valkey)).url
-        yield Place(database_url, broker_url, blobs, models, origin, runs)
+        yield Place(database_url, broker_url, blobs, models, origin, runs, chosen)
+
+
+def store() -> dict[str, str]:
+    """What this process' environment says of an object store; nothing, if it names none."""
+    return {name: os.environ[name] for name in STORE if os.environ.get(name)} if os.environ.get(STORE[0]) else {}
 
 
 def client(home: Home) -> Client:

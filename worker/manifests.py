@@ -1,12 +1,15 @@
 """Keeps the manifests of datasets in the blob store, under the hash of their content, and gives them back checked."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from db import datasets
-from db.blobs import LocalBlobs, manifest_key
+from db.blob_keys import is_key
+from db.blob_store import Blobs
+from db.blobs import manifest_key
 from db.session import Database
 from db.tables import Dataset
 from ml.errors import DatasetError
@@ -16,14 +19,18 @@ IN_STORE: Final = "blob-store:"
 """The images' root of a dataset of stored pictures: wherever this process sees the blob store."""
 
 
-def root_of(blobs: LocalBlobs, dataset: Dataset) -> Path:
-    """The folder that the paths of a dataset's pictures begin at."""
-    return blobs.root if dataset.images_root == IN_STORE else Path(dataset.images_root)
+@contextmanager
+def pictures(blobs: Blobs, dataset: Dataset, manifest: Manifest) -> Iterator[Path]:
+    """The folder that the paths of a dataset's pictures begin at, for the length of the block: pictures of an object
+    store are fetched into one."""
+    if dataset.images_root != IN_STORE:
+        yield Path(dataset.images_root)
+        return
+    with blobs.folder_of({entry.image for entry in manifest.entries if is_key(entry.image)}) as folder:
+        yield folder
 
 
-def store(
-    database: Database, blobs: LocalBlobs, manifest: Manifest, images_root: str, found: Mapping[str, Any]
-) -> Dataset:
+def store(database: Database, blobs: Blobs, manifest: Manifest, images_root: str, found: Mapping[str, Any]) -> Dataset:
     """Register a version of a dataset; `found`: what its import saw, for the lists. Raises Conflict for a known
     version with other content, and DatasetError('manifest_invalid') for one that `load` would refuse."""
     from_dict(json.loads(json.dumps(manifest.to_dict())))
@@ -44,14 +51,14 @@ def store(
         )
 
 
-def put(blobs: LocalBlobs, manifest: Manifest) -> str:
+def put(blobs: Blobs, manifest: Manifest) -> str:
     """Store the manifest under the hash of its content; its key."""
     key = manifest_key(manifest.sha256)
     blobs.put(key, json.dumps(manifest.to_dict(), ensure_ascii=False).encode())
     return key
 
 
-def load(blobs: LocalBlobs, dataset: Dataset) -> Manifest:
+def load(blobs: Blobs, dataset: Dataset) -> Manifest:
     """The manifest as it was registered. Raises BlobMissing, DatasetError('dataset_changed')."""
     manifest = from_dict(json.loads(blobs.get(dataset.manifest_key)))
     if manifest.sha256 != dataset.sha256:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 from db import erasure_fence, orphan_blobs
-from db.blobs import LocalBlobs
+from db.blob_store import Blobs
 from db.session import Database
 from worker.log import get
 from worker.retaining import named_by_datasets
@@ -41,7 +41,7 @@ class OrphanSweep:
         self,
         settings: WorkerSettings,
         database: Database,
-        open_blobs: Callable[[], LocalBlobs],
+        open_blobs: Callable[[], Blobs],
         stop: threading.Event,
     ) -> None:
         self._hours = settings.orphan_hours
@@ -88,7 +88,7 @@ class OrphanSweep:
 class _Turn:
     """What one turn looked at and removed. `than`: what was stored later stays (Unix seconds)."""
 
-    def __init__(self, database: Database, blobs: LocalBlobs, than: float) -> None:
+    def __init__(self, database: Database, blobs: Blobs, than: float) -> None:
         self.blobs = blobs
         self.than = than
         self.place = ""
@@ -126,8 +126,8 @@ class _Turn:
     def _remove(self, account_id: int, keys: Collection[str]) -> None:
         with self._database.transaction() as session:
             erasure_fence.take_lock(session, account_id)
-            for key in orphan_blobs.unnamed(session, keys):
-                self.removed += self.blobs.delete_older(key, self.than)
+            unnamed = orphan_blobs.unnamed(session, keys)
+            self.removed += sum(self.blobs.delete_each_older([(key, self.than) for key in unnamed]))
 
     def say(self) -> None:
         """One line for what was done, and one for what was not."""

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from db import datasets, registry
-from db.blobs import LocalBlobs
+from db.blob_store import Blobs
 from db.session import Database
 from ml.card import ModelCard
 from ml.exported import Exported
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def quantise(
-    database: Database, blobs: LocalBlobs, model_root: Path, model_ref: str, dataset_ref: str, how: "How"
+    database: Database, blobs: Blobs, model_root: Path, model_ref: str, dataset_ref: str, how: "How"
 ) -> "tuple[Artifact, Quantised]":
     """The model and its int8 network, kept if it is offered; a refusal also takes back what was offered before.
 
@@ -38,7 +38,8 @@ def quantise(
     loaded = artifact.load(place, model.sha256)
     networks = Networks(model_root)
     exported = networks.get(loaded.card, model.sha256, place)
-    made = quantising.quantise(loaded.card, exported, manifest, manifests.root_of(blobs, dataset), how)
+    with manifests.pictures(blobs, dataset, manifest) as root:
+        made = quantising.quantise(loaded.card, exported, manifest, root, how)
     if made.refused is None:
         networks.put_int8(model.sha256, made.network)
     else:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from db import datasets, locks, retention
-from db.blobs import LocalBlobs
+from db.blob_store import Blobs
 from db.errors import BlobError
 from db.retention import Dropped
 from db.session import Database, Session
@@ -18,7 +18,7 @@ BUDGET_S: Final = 20.0
 """How long one kind is worked off at a time: what is left waits for the next turn."""
 
 
-def run_once(settings: WorkerSettings, database: Database, open_blobs: Callable[[], LocalBlobs]) -> int:
+def run_once(settings: WorkerSettings, database: Database, open_blobs: Callable[[], Blobs]) -> int:
     """One turn of every clock that is set; how many things were dropped."""
     steps: dict[str, Callable[[Session], Dropped]] = {}
     if (uploads := settings.retain_uploads_days) is not None:
@@ -36,7 +36,7 @@ def run_once(settings: WorkerSettings, database: Database, open_blobs: Callable[
     return sum(_turn(database, kind, step) for kind, step in steps.items())
 
 
-def named_by_datasets(database: Database, blobs: LocalBlobs) -> frozenset[str] | None:
+def named_by_datasets(database: Database, blobs: Blobs) -> frozenset[str] | None:
     """The working copies that datasets name; None where that cannot be known, and so nothing may go."""
     with database.transaction() as session:
         stored = [each for each in datasets.every(session) if each.images_root == manifests.IN_STORE]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from db import images, validators
-from db.blobs import LocalBlobs
+from db.blob_store import Blobs
 from db.chunks import Chunk, ChunkItem
 from db.errors import Unavailable
 from db.images import ImageRecord
@@ -48,7 +48,7 @@ MOST: Final = 32
 class Reuse:
     """For one event loop and its crawler."""
 
-    def __init__(self, settings: WorkerSettings, database: Database, blobs: LocalBlobs) -> None:
+    def __init__(self, settings: WorkerSettings, database: Database, blobs: Blobs) -> None:
         self.made_by = made_by(settings)
         self._database = database
         self._blobs = blobs
@@ -93,10 +93,11 @@ class Reuse:
                 shas = [sha256 for owner, sha256 in keys if owner == account]
                 for sha256, image in images.known(session, account, shas, self.made_by).items():
                     found[account, sha256] = image
-        return {key: image for key, image in found.items() if self._blobs.exists(image.work_key)}
+        there = self._blobs.present({image.work_key for image in found.values()})
+        return {key: image for key, image in found.items() if image.work_key in there}
 
     def _present(self, keys: Collection[str]) -> Mapping[str, bool]:
-        return {key: True for key in keys if self._blobs.exists(key)}
+        return dict.fromkeys(self._blobs.present(keys), True)
 
     def _in_thread(self, call: Callable[[], T]) -> Awaitable[T]:
         return asyncio.get_running_loop().run_in_executor(self._thread, call)

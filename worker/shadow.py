@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from db import erasure_fence, images, registry, shadow, shadow_sample
-from db.blobs import LocalBlobs
+from db.blob_store import Blobs
 from db.errors import LeaseLost, NotFound, Unavailable
 from db.ids import uuid7
 from db.learning_tables import ShadowRun
@@ -53,7 +53,7 @@ class Shadow:
         self,
         settings: WorkerSettings,
         database: Database,
-        blobs: LocalBlobs,
+        blobs: Blobs,
         *,
         device: str = "cpu",
         settle_s: float = shadow.SETTLE_S,

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
-from db.blobs import LocalBlobs
+from db.blob_store import Blobs
 
 GATHER_S: Final = 0.05
 MOST: Final = 32  # pictures that go together, as open files and in memory
@@ -17,7 +17,7 @@ MOST: Final = 32  # pictures that go together, as open files and in memory
 class Shelf:
     """For one event loop. `in_thread` runs what waits for the disk."""
 
-    def __init__(self, blobs: LocalBlobs, in_thread: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
+    def __init__(self, blobs: Blobs, in_thread: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
         self._blobs = blobs
         self._in_thread = in_thread
         self._waiting: list[tuple[str, bytes, asyncio.Future[None]]] = []

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from db import dataset_pictures, jobs, labels
-from db.blobs import LocalBlobs
+from db.blob_store import Blobs
 from db.dataset_pictures import Picture
 from db.errors import BlobMissing, Conflict
 from db.session import Database
@@ -55,7 +55,7 @@ Vocabulary = Callable[[str | None], Mapping[str, labels.Group]]
 
 def from_job(
     database: Database,
-    blobs: LocalBlobs,
+    blobs: Blobs,
     account_id: int,
     job_id: UUID,
     *,
@@ -87,7 +87,7 @@ def from_job(
 
 def from_reviews(
     database: Database,
-    blobs: LocalBlobs,
+    blobs: Blobs,
     account_id: int,
     *,
     name: str,
@@ -152,7 +152,7 @@ def opinions(picture: Picture, vocabulary: Vocabulary, min_score: float, verdict
     return found
 
 
-def pinned(blobs: LocalBlobs, work_key: str, work_sha256: bytes | None, pdq: bytes | None, quality: int) -> Seen:
+def pinned(blobs: Blobs, work_key: str, work_sha256: bytes | None, pdq: bytes | None, quality: int) -> Seen:
     """A working copy as `ml.importers.assemble` takes it: its hash and PDQ, or why it cannot be used."""
     try:
         data = blobs.get(work_key) if work_key else None
@@ -188,7 +188,7 @@ def _of_job(database: Database, account_id: int, job_id: UUID) -> Iterator[list[
 
 
 def _gathered(
-    blobs: LocalBlobs,
+    blobs: Blobs,
     found: Sequence[tuple[Picture, Opinions]],
     name: str,
     version: str,

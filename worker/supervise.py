@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from db import migrate, registry
 from db.session import API_ROLE, WORKER_ROLE, Database
-from worker import local_person, localkey, roles, settings_check
+from worker import local, local_person, localkey, roles, settings_check
 from worker.client import Client
 from worker.embedded import EmbeddedPostgres, EmbeddedValkey
 from worker.home import Home, Running
@@ -110,7 +110,7 @@ class Supervisor:
             for child in self._children:
                 child.launch()
             blobs, models = (environments["api"][name] for name in ("TAGMILL_BLOB_ROOT", "TAGMILL_MODEL_ROOT"))
-            running = Running(os.getpid(), self.url, self.database_url, self.broker_url, blobs, models)
+            running = Running(os.getpid(), self.url, self.database_url, self.broker_url, blobs, models, local.store())
             self.home.announce(running)
         except BaseException:
             self.stop()

@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from db import datasets, registry, training, training_log
-from db.blobs import LocalBlobs
+from db.blob_store import Blobs
 from db.errors import DbError, LeaseLost, Unavailable
 from db.ids import uuid7
 from db.session import Database, Session
@@ -54,7 +54,7 @@ class Trainer:
     def __init__(
         self,
         database: Database,
-        blobs: LocalBlobs,
+        blobs: Blobs,
         model_root: Path,
         *,
         lease_s: float = LEASE_S,
@@ -126,17 +126,18 @@ class Trainer:
         config = from_dict({**run.config, "name": run.name, "version": run.version})
         out = self.folder(run)
         out.mkdir(parents=True, exist_ok=True)
-        made = train.train(
-            manifest,
-            manifests.root_of(self._blobs, dataset),
-            config,
-            out,
-            init=self._init(run),
-            resume=True,
-            max_threads=self._max_threads,
-            on_event=self._heard,
-            should_stop=self.stop.is_set,
-        )
+        with manifests.pictures(self._blobs, dataset, manifest) as root:
+            made = train.train(
+                manifest,
+                root,
+                config,
+                out,
+                init=self._init(run),
+                resume=True,
+                max_threads=self._max_threads,
+                on_event=self._heard,
+                should_stop=self.stop.is_set,
+            )
         self._heard({"event": "trained", "sha256": made.sha256})
         brought = model_bundle.bring(self._root, out / "model")
 

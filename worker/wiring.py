@@ -1,6 +1,6 @@
 """Builds what a worker role runs on from its settings: storage, network, sandbox."""
 
-from db.blobs import LocalBlobs
+from db.blob_store import Blobs, open_blobs
 from db.session import WORKER_ROLE, Database
 from db.webhook_targets import Targets
 from worker.fetcher import Fetcher, FetchLimits
@@ -24,9 +24,9 @@ def database(settings: WorkerSettings, name: str) -> Database:
     )
 
 
-def blobs(settings: WorkerSettings) -> LocalBlobs:
+def blobs(settings: WorkerSettings) -> Blobs:
     """The blob store that API, crawlers and workers share."""
-    return LocalBlobs(settings.blob_root)
+    return open_blobs(settings)
 
 
 def fetcher(settings: WorkerSettings) -> Fetcher:

@@ -33,7 +33,7 @@ _ALLOWED = (
     # In api: small copies are made of our own working copies. No picture of others is opened there.
     (("PIL",), {"ml", "worker", "api"}),
     # Policies are read as yaml's events, and never loaded (docs/decisions/0017).
-    (("argon2", "yaml"), {"db"}),
+    (("argon2", "yaml", "obstore"), {"db"}),
 )
 LIBRARIES = {library: packages for libraries, packages in _ALLOWED for library in libraries}
 
