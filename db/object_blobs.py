@@ -8,8 +8,9 @@ Not to be used before a fork: its threads would be missing in the child, which t
 """
 
 import re
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
@@ -37,7 +38,7 @@ B = TypeVar("B")
 AT_ONCE: Final = 16
 """Requests of one process that go side by side."""
 CONNECT_S: Final = 5.0
-SMALL_S: Final = 10.0
+SMALL_S: Final = 5.0
 """For requests that carry no blob, so that nobody waits longer in a transaction of the database."""
 TRIES: Final = 4
 _LISTED: Final = 1000
@@ -192,15 +193,28 @@ class ObjectBlobs:
         return ThreadPoolExecutor(AT_ONCE, "objects")
 
     def _each(self, call: Callable[[A], B], things: Collection[A]) -> list[B]:
-        """Side by side, in order; the first error ends it, and what has not begun then does not begin."""
+        """Side by side, in order. After an error nothing more begins, and what has begun is waited for: nothing is stored
+        or removed behind the back of a caller who has given up, and its locks with it."""
         if len(things) == 1:
             return [call(each) for each in things]
-        asked = [self._pool.submit(call, each) for each in things]
+        failed = threading.Event()
+
+        def one(thing: A) -> B:
+            if failed.is_set():
+                raise BlobsAway("given up, for another one failed")
+            try:
+                return call(thing)
+            except BaseException:
+                failed.set()
+                raise
+
+        asked = [self._pool.submit(one, each) for each in things]
         try:
             return [each.result() for each in asked]
         finally:
             for each in asked:
                 each.cancel()
+            wait(asked)
 
     def _path(self, key: str) -> str:
         return self._prefix + checked(key)

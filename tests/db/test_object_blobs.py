@@ -245,3 +245,27 @@ def test_settings_that_can(tmp_path: Path) -> None:
         settings = BlobSettings(blob_root=tmp_path, blob_store=STORE, s3_endpoint=endpoint, s3_http=plain)
         assert settings.bucket() == ("pictures", "tagmill/")
     assert BlobSettings(blob_root=tmp_path, blob_store="s3://pictures/").bucket() == ("pictures", "")
+
+
+def test_nothing_goes_on_behind_the_back_of_who_has_given_up(front: StoreFront, tmp_path: Path) -> None:
+    """A caller's locks are gone by then: what it asked to remove must not be removed later."""
+    blobs = open_blobs(object_server.settings(tmp_path, front.port, timeout_s=0.5, store=f"{STORE}/given-up"))
+    blobs.put_many(BLOBS)
+    serve, seen = front.serve, 0
+
+    def first_fails(request: object) -> None:
+        nonlocal seen
+        seen += 1
+        front.ill = "403" if seen == 1 else "slow"
+        serve(request)  # type: ignore[arg-type]
+
+    front.serve = first_fails  # type: ignore[method-assign, assignment]
+    front.pause_s = 0.2
+    with pytest.raises(BlobsAway):
+        blobs.delete_each_older([(key, time.time() + 60) for key in KEYS])
+    front.serve = serve  # type: ignore[method-assign]
+    front.well()
+    left = blobs.present(KEYS)
+    time.sleep(0.6)
+    assert left
+    assert blobs.present(KEYS) == left
