@@ -193,8 +193,8 @@ class ObjectBlobs:
         return ThreadPoolExecutor(AT_ONCE, "objects")
 
     def _each(self, call: Callable[[A], B], things: Collection[A]) -> list[B]:
-        """Side by side, in order. After an error nothing more begins, and what has begun is waited for: nothing is stored
-        or removed behind the back of a caller who has given up, and its locks with it."""
+        """Side by side, in order. After an error nothing more begins, and what has begun is waited for: nothing is
+        stored or removed behind the back of a caller who has given up, and its locks with it."""
         if len(things) == 1:
             return [call(each) for each in things]
         failed = threading.Event()
@@ -288,7 +288,8 @@ def _said(error: Exception) -> str:
     """What the store said, without what it repeats of the request."""
     text = " ".join(str(error).split())
     code = _CODE.search(text)
-    return f"the object store says {code[1]}" if code else f"the object store: {text.partition('<')[0][:300]}"
+    words = text.partition("Debug source")[0].partition("<")[0]
+    return f"the object store says {code[1]}" if code else f"the object store: {words.strip()[:300]}"
 
 
 def _stored(meta: Mapping[str, Any]) -> float:

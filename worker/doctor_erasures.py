@@ -5,11 +5,9 @@ It erases and repairs nothing, and names erasures by their ids: what was to be f
 
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from uuid import UUID
 
 from db import erasure_state
-from db.blobs import LocalBlobs
 from db.erasure_state import Open, State, Step
 from db.erasures import AGAIN_S
 from worker.findings import Finding
@@ -67,20 +65,21 @@ def _blobs(where: Place, state: State) -> Iterator[Finding]:
 def _journals(where: Place, state: State) -> Iterator[Finding]:
     """Without its journal, a database that is restored from before an erasure does not know of it."""
     folder = where.blob_root / "erasures"
-    if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+    if not where.store and folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
         remedy = f"make it a folder that uid {os.geteuid()} can write: no erasure can end without its journal"
         yield Finding(NAME, "broken", f"{folder} cannot be written", remedy)
         return
-    there = _there(where.blob_root)
+    there = _there(where)
     lost = [each for each in state.finished if each not in there]
     if lost:
         first = ", ".join(str(each) for each in lost[:NAMED])
-        said = f"{counted(len(lost), 'journal')} missing in {folder}: {first}{_rest(lost)}"
+        at = f"{where.store['TAGMILL_BLOB_STORE']}/erasures" if where.store else str(folder)
+        said = f"{counted(len(lost), 'journal')} missing in {at}: {first}{_rest(lost)}"
         yield Finding(NAME, "warning", said, _LOST)
 
 
-def _there(root: Path) -> frozenset[UUID]:
-    return frozenset(LocalBlobs(root).journals()) if root.is_dir() else frozenset()
+def _there(where: Place) -> frozenset[UUID]:
+    return frozenset(where.blobs().journals()) if where.store or where.blob_root.is_dir() else frozenset()
 
 
 def _named(found: Sequence[Open]) -> str:

@@ -11,12 +11,12 @@ from sqlalchemy import text
 from db.blob_store import open_blobs
 from tests import object_server
 from tests.faults.front import Front, Reply
-from tests.faults.system import PATIENT, System, until
+from tests.faults.system import PATIENT, SETTLE_S, System, until
 from tests.object_server import CREDENTIALS, StoreFront, variables
 from tests.oracle import Expected
 
 pytestmark = pytest.mark.faults
-TIMEOUT_S = 1.0
+TIMEOUT_S = 0.7
 READY = "SELECT count(*) FROM chunks WHERE stage = 'infer' AND state = 'ready' AND job_id = :job"
 HURRY = "UPDATE chunks SET not_before = now() WHERE state = 'ready'"
 TRIES = "SELECT max(attempts) FROM chunks WHERE job_id = ANY(:jobs)"
@@ -56,12 +56,24 @@ class Desk:
         assert "test-key" not in str(reply.body)
 
     def taken(self) -> UUID:
-        """It is."""
-        reply = self.upload()
-        assert reply.status == 202, reply
-        job = UUID(reply.body["id"])
+        """It is, at last: on a busy machine even a store that is well may be too slow for so short a limit."""
+        replies: list[Reply] = []
+
+        def again() -> bool:
+            replies.append(self.upload())
+            return replies[-1].status == 202
+
+        until(again, 60, "the upload to be taken")
+        job = UUID(replies[-1].body["id"])
         self.system.accepted[job] = [self.expected]
         return job
+
+
+def hurried(system: System, jobs: list[UUID]) -> bool:
+    """Whether these jobs have ended; what was put back for some seconds need not wait for them."""
+    with system.owner.transaction() as session:
+        session.execute(text(HURRY))
+    return system.ended(*jobs)
 
 
 def harm(system: System, job: UUID, folder: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,8 +121,7 @@ def test_an_ill_store_costs_time_and_nothing_else(
         before = system.pids()
         store.ill, store.pause_s = "slow", 0.1
         jobs.append(desk.taken())
-        with system.owner.transaction() as session:
-            session.execute(text(HURRY))  # what was put back waits for 10 s
+        until(lambda: hurried(system, jobs), SETTLE_S, "the jobs to end")
         system.settle(*jobs)
         assert system.pids() == before
         assert system.count(TRIES, jobs=jobs) == 1, "an outage costs no attempt"
@@ -118,7 +129,7 @@ def test_an_ill_store_costs_time_and_nothing_else(
         store.ill = "500"
         assert front.ask("GET", f"/v1/items/{item}/thumbnail").status == 503
         store.well()
-        assert front.ask("GET", f"/v1/items/{item}/thumbnail").status == 200
+        until(lambda: front.ask("GET", f"/v1/items/{item}/thumbnail").status == 200, 60, "the picture")
         for role in (crawler, worker, front.role):
             words = role.log.read_text()
             assert "hunter2" not in words
