@@ -62,6 +62,7 @@ def numbers(call: PageCall) -> dict[str, Any]:
         "tables": dict(sorted(of("table_bytes", "table").items(), key=lambda each: -each[1])),
         "blobs": of("blob_bytes", "kind"),
         "disk": disk,
+        "disk_of": "temporary files" if call.settings.blob_store else "the blobs",
         "codes": CODES,
         "old_s": OLD_S,
         "size_text": formats.size,
