@@ -97,7 +97,7 @@ def test_a_command_that_is_killed_in_a_step_is_followed_by_maintenance(
     assert marker.exists()
     check(owner_db, {job: [DONE] * 3})
     assert [row.state for row in rows(owner_db, "SELECT state FROM erasures")] == ["asked"]
-    erase, _, _ = maintenance.forgetting(settings(tmp_path, database_url), db, Look(db), Event())
+    erase, *_ = maintenance.forgetting(settings(tmp_path, database_url), db, Look(db), Event())
     assert erase.run() > 0
     check(owner_db, {job: [GONE] * 3})
     assert files(blobs) == []
