@@ -162,7 +162,7 @@ def test_half_a_surrogate_is_refused(client: FlaskClient) -> None:
     """Where pydantic compares it with names of its own, it falls over it."""
     made = client.post("/v1/webhooks", json={"url": URL}).json["id"]
     for ask, path in ((client.post, "/v1/webhooks"), (client.patch, f"/v1/webhooks/{made}")):
-        refused = ask(path, data='{"url": "%s", "types": ["\\ud800"]}' % URL, content_type="application/json")
+        refused = ask(path, data=f'{{"url": "{URL}", "types": ["\\ud800"]}}', content_type="application/json")
         assert (refused.status_code, refused.json["code"]) == (422, "invalid_body")
 
 
