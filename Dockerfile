@@ -19,7 +19,7 @@ WORKDIR /build
 COPY pyproject.toml constraints.txt ./
 RUN if [ -n "$TORCH_BACKEND" ]; then export UV_TORCH_BACKEND="$TORCH_BACKEND"; fi \
  && if [ "$TORCH_BACKEND" = cpu ]; then extra="--extra cpu"; fi \
- && uv pip install --constraint constraints.txt $extra --requirements pyproject.toml
+ && uv pip install --constraint constraints.txt --extra s3 $extra --requirements pyproject.toml
 
 COPY README.md LICENSE ./
 COPY api api
