@@ -314,7 +314,7 @@ def test_fetched_and_uploaded_bytes_wait_in_bounded_amount(line: Line, monkeypat
 
     normalise = Normaliser.normalise
     monkeypatch.setattr(Normaliser, "normalise", watched)
-    line.crawl(ingest_in_hand_mb=1)
+    line.crawl(ingest_in_hand_mb=1, host_wait_s=60)  # else, on a busy machine, those that wait for long are put off
     assert line.outcomes(job) == [None] * 12
     assert 0 < peak <= 2**20
 
