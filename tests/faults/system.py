@@ -1,6 +1,7 @@
 """A real system of processes to break: crawler, worker, maintenance on a database and a broker of their own."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -114,6 +115,7 @@ class System:
     roles: list[Role] = field(default_factory=list)
     accepted: dict[UUID, list[Expected]] = field(default_factory=dict)
     _started: int = 0
+    _supplied: list[UUID] = field(default_factory=list)
 
     def environment(self, **more: str) -> dict[str, str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("TAGMILL_")}
@@ -196,7 +198,9 @@ class System:
 
     def catch(self, pids: Sequence[int], stage: str, timeout: float = 60) -> None:
         """Stop these processes (SIGSTOP), all of the stage, at a moment when they have a chunk in hand, and nothing
-        that they told the database is still under way: what they hold then, they hold until they go on."""
+        that they told the database is still under way: what they hold then, they hold until they go on.
+
+        When all work is done before that, there is more; `settle` waits for it too."""
         deadline = time.monotonic() + timeout
         while True:
             signal_all(pids, signal.SIGSTOP)
@@ -204,7 +208,10 @@ class System:
                 return
             signal_all(pids, signal.SIGCONT)
             assert time.monotonic() < deadline, f"no {stage} chunk was leased for {timeout:.0f} s"
-            time.sleep(0.01)
+            if not self.count("SELECT count(*) FROM chunks WHERE state <> 'done'"):
+                self._supplied.append(self.submit(60))
+            # Not always as long: else they might be met at the same place each time.
+            time.sleep(random.uniform(0.005, 0.05))
 
     def _stands(self, stage: str) -> bool:
         """Looks several times: on a busy machine, a server takes up late what it was told before."""
@@ -285,5 +292,5 @@ class System:
 
     def settle(self, *submitted: UUID, timeout: float = SETTLE_S) -> None:
         """Until these jobs have ended; then the oracle looks at everything that was ever submitted."""
-        until(lambda: self.ended(*submitted), timeout, "the jobs to end")
+        until(lambda: self.ended(*submitted, *self._supplied), timeout, "the jobs to end")
         check(self.owner, dict(self.accepted))
