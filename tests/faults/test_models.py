@@ -153,9 +153,11 @@ def test_a_worker_killed_in_a_rerun_costs_nothing(system: System, second: str) -
     worker = system.role("worker")
     child = working_child(system, worker)
     rerun, rerun_job = start(system, second, job=job)
+    activate(system, "1")  # for jobs that `catch` may add
     system.catch([child], "infer")
     os.kill(child, signal.SIGKILL)
     ended(system, rerun_job)
+    activate(system, "2")
     assert carry_out(system, "publish", rerun) == 150
     assert models_of(system, job) == {second}
     assert carry_out(system, "rollback", rerun) == 150
