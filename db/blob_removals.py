@@ -1,7 +1,7 @@
 """Blobs that are to go: noted in the transaction that forgets what named them, removed by `worker.erasing`.
 
 A blob that a row names again by then stays, and so does one that was stored after it was noted: whoever stored it
-names it, or notes it again.
+names it, or notes it again. Who is about to name one says so here first (`keep`), and learns which are gone.
 """
 
 from collections.abc import Collection, Sequence
@@ -31,6 +31,15 @@ def ask(
         "account_id": account_id, "keys": sorted(keys), "erasure_id": erasure_id, "aged": aged
     }  # fmt: skip
     return changed(session.execute(_ASK, parameters)) if keys else 0
+
+
+def keep(session: Session, keys: Collection[str], chunk_id: int) -> set[str]:
+    """This transaction is about to name blobs that the chunk stored: nobody is to remove them any more. Those that were
+    removed since the chunk came to be, perhaps after it had stored them. Waits for a removal in progress."""
+    parameters = {"keys": sorted(keys), "chunk_id": chunk_id}
+    if keys:
+        session.execute(_KEEP, parameters)
+    return set(session.scalars(_LOST, parameters)) if keys else set()
 
 
 def due(session: Session, limit: int = 500) -> list[Removal]:
@@ -71,6 +80,20 @@ _ASK = text(
     SELECT key, :account_id, :erasure_id, :aged, clock_timestamp() FROM unnest(CAST(:keys AS text[])) AS key
     ON CONFLICT (key) DO UPDATE SET asked_at = clock_timestamp(), gone_at = NULL,
       erasure_id = coalesce(excluded.erasure_id, blob_removals.erasure_id), aged = blob_removals.aged AND excluded.aged
+    """
+)
+# In one order, for two chunks may store the same pictures. Who waited here for a removal finds the blob gone, and keeps
+# its note. A removal that waited finds no note.
+_KEEP = text(
+    """
+    DELETE FROM blob_removals WHERE key IN (
+      SELECT key FROM blob_removals WHERE key = ANY(:keys) AND gone_at IS NULL ORDER BY key FOR UPDATE)
+    """
+)
+_LOST = text(
+    """
+    SELECT key FROM blob_removals WHERE key = ANY(:keys)
+      AND gone_at >= (SELECT c.created_at FROM chunks c WHERE c.id = :chunk_id)
     """
 )
 _DUE = text(

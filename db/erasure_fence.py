@@ -32,7 +32,7 @@ class Pictured(Protocol):
 @dataclass(frozen=True, slots=True)
 class Refused:
     """Of a chunk: items (numbers) that nothing is written of; `again`: those that are to be fetched anew, for what they
-    were to use again was erased."""
+    were to use again was erased, or their copy was removed as that of an erased picture after it was stored."""
 
     seqs: frozenset[int] = frozenset()
     again: frozenset[int] = frozenset()
@@ -81,10 +81,14 @@ def refused(
         keys = [(chunk.job_id, seq) for seq in found]
         erased_items.erase(session, chunk.account_id, erasure_id, keys)
         gone.update(found)
-    again = frozenset(_without_image(session, chunk, {s: p for s, p in pictures.items() if s in reused}) - gone)
+    known = set(reused)
+    again = _without_image(session, chunk, {s: p for s, p in pictures.items() if s in known}) - gone
+    new = {seq: picture.work_key for seq, picture in pictures.items() if seq not in known and seq not in gone}
+    lost = blob_removals.keep(session, set(new.values()), chunk.id)
+    again.update(seq for seq, key in new.items() if key in lost)
     stored = {pictures[seq].work_key for seq in gone if seq in pictures}
     blob_removals.ask(session, chunk.account_id, stored)
-    return Refused(frozenset(gone), again)
+    return Refused(frozenset(gone), frozenset(again))
 
 
 def _without_image(session: Session, chunk: Chunk, pictures: Mapping[int, Pictured]) -> set[int]:

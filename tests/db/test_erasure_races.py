@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 
-from db import chunks, erasure_fence, erasures, images, jobs, rescue
+from db import blob_removals, chunks, erasure_fence, erasures, images, jobs, rescue
 from db.erasure_fence import Refused
 from db.errors import LeaseLost
 from db.ids import item_id, uuid7
@@ -160,6 +160,81 @@ def test_what_was_to_be_used_again_is_fetched_anew(db: Database, owner_db: Datab
     assert worked_off(db, erasure.id).counts == erasure.counts, "looking once more leaves what is wanted"
 
 
+def stored_again(db: Database, account: TestAccount) -> tuple[Job, Job, chunks.Chunk, str]:
+    """A picture submitted again while it is to be erased: a crawler has fetched it and stored its copy, then came the
+    erasure's step. Both jobs, the crawler's chunk, and the copy's key."""
+    old = run(db, account, urls(2))
+    with db.transaction() as session:
+        asked = erasures.ask(session, account.id, "picture", sha(urls(2)[0]), actor="test")
+    young = submit(db, account, urls(2))
+    (chunk,) = claim(db, "ingest")
+    worked_off(db, asked.id)
+    return old, young, chunk, image(account, urls(2)[0]).work_key
+
+
+def removed(db: Database) -> list[str]:
+    """What `worker.erasing` does, without a store; which working copies it removed."""
+    with db.transaction() as session:
+        due = blob_removals.due(session)
+        gone = [each.key for each in due if not each.wanted]
+        blob_removals.end(session, gone, [each.key for each in due if each.wanted])
+    return [key for key in gone if key.startswith("work/")]
+
+
+def test_a_copy_that_is_to_be_removed_and_is_named_again_stays(
+    db: Database, owner_db: Database, account: TestAccount
+) -> None:
+    old, young, chunk, _ = stored_again(db, account)
+    fetched(db, account, chunk, urls(2))
+    assert removed(db) == []
+    infer_all(db)
+    assert finish(db, young)
+    check(owner_db, {old.id: [GONE, DONE], young.id: [DONE] * 2})
+
+
+def test_a_copy_that_was_removed_before_it_was_named_is_fetched_anew(
+    db: Database, owner_db: Database, account: TestAccount
+) -> None:
+    old, young, chunk, key = stored_again(db, account)
+    assert removed(db) == [key]
+    fetched(db, account, chunk, urls(2))
+    (again,) = claim(db, "ingest")
+    assert list(again.members) == [0]
+    fetched(db, account, again, urls(2))
+    assert claim(db, "ingest") == [], "once is enough"
+    infer_all(db)
+    assert finish(db, young)
+    check(owner_db, {old.id: [GONE, DONE], young.id: [DONE] * 2})
+
+
+def test_a_removal_in_progress_is_waited_for(pooled: Database, owner_db: Database, account: TestAccount) -> None:
+    _, young, chunk, key = stored_again(pooled, account)
+    with ThreadPoolExecutor(1) as pool:
+        with pooled.transaction() as session:
+            assert key in [each.key for each in blob_removals.due(session) if not each.wanted]
+            recording = pool.submit(fetched, pooled, account, chunk, urls(2))
+            blocked(owner_db, "transactionid")
+            blob_removals.end(session, [key], [])
+        recording.result(30)
+    (again,) = claim(pooled, "ingest")
+    fetched(pooled, account, again, urls(2))
+    while claimed := claim(pooled, "ingest"):  # a chunk that began before the removal ended, once more
+        fetched(pooled, account, claimed[0], urls(2))
+    infer_all(pooled)
+    assert finish(pooled, young)
+
+
+def test_a_recording_in_progress_is_not_waited_for(pooled: Database, owner_db: Database, account: TestAccount) -> None:
+    """And the copy that it is about to name is nobody's to remove."""
+    _, young, chunk, _ = stored_again(pooled, account)
+    with pooled.transaction() as session:
+        finish_ingest(session, chunk, [IngestOutcome(seq, image(account, urls(2)[seq])) for seq in range(2)])
+        assert removed(pooled) == []
+    assert removed(pooled) == []
+    infer_all(pooled)
+    assert finish(pooled, young)
+
+
 @pytest.mark.parametrize("stage", ["ingest", "infer"])
 def test_without_the_fence_it_would_be_there_again(
     db: Database, owner_db: Database, account: TestAccount, stage: str, monkeypatch: pytest.MonkeyPatch
@@ -181,10 +256,10 @@ def test_without_the_fence_it_would_be_there_again(
             check(owner_db, {job.id: [GONE if n == 3 else DONE for n in range(8)]})
 
 
-def blocked(owner_db: Database) -> None:
-    """Wait until somebody waits for an advisory lock."""
+def blocked(owner_db: Database, kind: str = "advisory") -> None:
+    """Wait until somebody waits for a lock of this kind."""
     for _ in range(200):
-        if rows(owner_db, "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
+        if rows(owner_db, "SELECT 1 FROM pg_locks WHERE locktype = :kind AND NOT granted", kind=kind):
             return
         time.sleep(0.05)
     raise AssertionError("nobody waits")
